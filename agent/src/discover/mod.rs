@@ -1,0 +1,1 @@
+//! discover: see the crate's layout.

@@ -1,0 +1,30 @@
+//! The node's pods in, their labels out.
+
+use std::collections::BTreeMap;
+
+/// What the agent knows of a pod, from its metadata alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// The UID that its log folder carries: a static pod's folder has the annotation
+    /// `kubernetes.io/config.hash` instead of the API's UID.
+    pub uid: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Name of the controlling owner.
+    pub controller: Option<String>,
+}
+
+/// A change of the node's pods.
+#[derive(Clone, Debug)]
+pub enum PodChange {
+    /// A pod is new or changed.
+    Applied(Box<PodFacts>),
+    /// The pod with this UID is gone; its files may still be there.
+    Deleted(String),
+    /// The first list is complete: a pod that is not known by now was deleted earlier.
+    Synced,
+}

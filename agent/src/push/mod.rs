@@ -1,0 +1,1 @@
+//! Requests in, Loki's acknowledgements out, each tenant for itself.

@@ -1,0 +1,56 @@
+//! What the worker knows about its progress: plain numbers, published twice a second when they changed.
+
+use std::collections::BTreeMap;
+
+use sluice_engine::key::Key;
+use sluice_engine::report::Warning;
+
+/// A snapshot of the worker's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Hash of the document that the worker runs; empty before the first.
+    pub document: String,
+    /// Pipelines that the worker runs, by name.
+    pub pipelines: BTreeMap<Key, PipelineFigures>,
+    /// What is wrong with the agent itself.
+    pub warnings: Vec<Warning>,
+    /// Files open.
+    pub open_files: u64,
+    /// Bytes held by the segment pool and bodies in flight.
+    pub pool_bytes: u64,
+    /// Bytes read from files.
+    pub read_bytes: u64,
+    /// Lines that were not in the runtime's format; sent as they are.
+    pub malformed_lines: u64,
+    /// Times that a checkpoint or file had to be set aside or begun anew, by reason.
+    pub resets: BTreeMap<&'static str, u64>,
+}
+
+/// One pipeline's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PipelineFigures {
+    /// UID of the pipeline object.
+    pub uid: String,
+    /// Content hash that the worker runs.
+    pub hash: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Containers followed.
+    pub containers: u32,
+    /// By tenant.
+    pub outputs: BTreeMap<Key, OutputFigures>,
+}
+
+/// What one pipeline sends to one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputFigures {
+    /// Timestamp in seconds since 1970 of the oldest line that is read or waiting in a file and not
+    /// acknowledged; `None` when there is none.
+    pub oldest_unacknowledged: Option<i64>,
+    /// Lines acknowledged since the process began.
+    pub delivered_lines: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Lines refused for good since the process began, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+}

@@ -1,0 +1,3 @@
+//! Figures in, `/status`, `/metrics` and probes out.
+
+pub mod figures;

@@ -1,0 +1,156 @@
+//! Every rule of a document: a pipeline or tenant in, all its errors out, each with its path.
+//!
+//! The API server checks what one object can show and the operator the rest; the agent asks here once more,
+//! since a document can also be written by hand.
+
+use std::fmt;
+
+use crate::document::{Pipeline, Tenant};
+use crate::loki;
+
+/// One broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field, such as `labels.static[x-y]`.
+    pub path: String,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// All violations as one text.
+pub fn join(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+struct Violations(Vec<Violation>);
+
+impl Violations {
+    fn check(&mut self, holds: bool, path: impl Into<String>, message: impl Into<String>) {
+        if !holds {
+            self.0.push(Violation { path: path.into(), message: message.into() });
+        }
+    }
+}
+
+/// Checks a pipeline.
+pub fn pipeline(pipeline: &Pipeline) -> Vec<Violation> {
+    let mut found = Violations(Vec::new());
+    let tenants = pipeline.tenants.len();
+    found.check((1..=4).contains(&tenants), "tenants", format!("has {tenants} entries, 1 to 4 are allowed"));
+    for (index, tenant) in pipeline.tenants.iter().enumerate() {
+        let again = pipeline.tenants.iter().take(index).any(|earlier| earlier == tenant);
+        found.check(!again, format!("tenants[{index}]"), format!("{tenant} is listed twice: leave one out"));
+    }
+    let labels = &pipeline.labels;
+    let names = labels
+        .fixed
+        .keys()
+        .map(|name| (format!("labels.static[{name}]"), name))
+        .chain(
+            labels
+                .from_pod_labels
+                .iter()
+                .enumerate()
+                .map(|(index, rule)| (format!("labels.fromPodLabels[{index}].label"), &rule.label)),
+        )
+        .chain(
+            labels
+                .from_namespace_labels
+                .iter()
+                .enumerate()
+                .map(|(index, rule)| (format!("labels.fromNamespaceLabels[{index}].label"), &rule.label)),
+        );
+    for (path, name) in names {
+        found.check(
+            loki::is_label_name(name),
+            path,
+            format!(
+                "{name:?} cannot be a label: use letters, digits and _, not beginning with a digit or __, and none of {}",
+                loki::RESERVED_LABELS.join(", ")
+            ),
+        );
+    }
+    for (index, name) in labels.drop.iter().enumerate() {
+        found.check(
+            !matches!(name.as_str(), "namespace" | "node_name"),
+            format!("labels.drop[{index}]"),
+            format!("{name} cannot be dropped: it is evidence of a line's origin and gives each stream one writer"),
+        );
+    }
+    found.0
+}
+
+/// Checks a tenant.
+pub fn tenant(tenant: &Tenant) -> Vec<Violation> {
+    let mut found = Violations(Vec::new());
+    match loki::push_url(&tenant.push_url) {
+        Ok(url) => found.check(
+            url == tenant.push_url,
+            "pushUrl",
+            format!("{:?} is not the full push URL: write {url:?}", tenant.push_url),
+        ),
+        Err(error) => found.check(false, "pushUrl", error.to_string()),
+    }
+    if let Some(id) = &tenant.tenant_id {
+        found.check(
+            loki::is_tenant_id(id),
+            "tenantId",
+            format!("{id:?} is not a tenant ID: use 1 to 150 letters, digits and !-_.*'(), not . or .."),
+        );
+    }
+    for (index, header) in tenant.headers.iter().enumerate() {
+        found.check(
+            loki::is_header_name(&header.name),
+            format!("headers[{index}].name"),
+            format!(
+                "{:?} cannot be set: Content-*, {} are Sluice's own",
+                header.name,
+                loki::RESERVED_HEADERS.join(", ")
+            ),
+        );
+        found.check(
+            header.value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)),
+            format!("headers[{index}].value"),
+            "has a character that a header cannot hold: use printable ASCII",
+        );
+    }
+    let limits = &tenant.limits;
+    let line = limits.max_line_bytes;
+    found.check(
+        (1_024..=3 << 20).contains(&line),
+        "limits.maxLineBytes",
+        format!("is {line}, 1024 to 3145728 are allowed"),
+    );
+    found.check(limits.max_label_names >= 4, "limits.maxLabelNames", "is below 4, the labels that every profile has");
+    for (path, value) in [
+        ("limits.rateBytesPerSecond", limits.rate_bytes_per_second),
+        ("limits.burstBytes", limits.burst_bytes),
+        ("limits.perStreamRateBytesPerSecond", limits.per_stream_rate_bytes_per_second),
+        ("limits.perStreamBurstBytes", limits.per_stream_burst_bytes),
+    ] {
+        found.check(value >= 1_024, path, format!("is {value}, at least 1024 is needed"));
+    }
+    let delivery = &tenant.delivery;
+    found.check(
+        (16_384..=loki::MAX_REQUEST_BYTES).contains(&delivery.batch_bytes),
+        "delivery.batchBytes",
+        format!("is {}, 16384 to {} are allowed", delivery.batch_bytes, loki::MAX_REQUEST_BYTES),
+    );
+    found.check(
+        (50..=10_000).contains(&delivery.batch_wait_ms),
+        "delivery.batchWaitMs",
+        format!("is {}, 50 to 10000 are allowed", delivery.batch_wait_ms),
+    );
+    found.check(
+        (1_000..=300_000).contains(&delivery.request_timeout_ms),
+        "delivery.requestTimeoutMs",
+        format!("is {}, 1000 to 300000 are allowed", delivery.request_timeout_ms),
+    );
+    found.0
+}
