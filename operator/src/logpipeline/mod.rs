@@ -1,0 +1,1 @@
+//! logpipeline: see the crate's layout.

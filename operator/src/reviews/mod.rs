@@ -1,0 +1,1 @@
+//! reviews: see the crate's layout.

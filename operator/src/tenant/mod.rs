@@ -1,0 +1,1 @@
+//! tenant: see the crate's layout.
