@@ -144,6 +144,12 @@ pub fn tenant(tenant: &Tenant) -> Vec<Violation> {
             "has a character that a header cannot hold: use printable ASCII",
         );
     }
+    figures(tenant, &mut found);
+    found.0
+}
+
+/// Checks a tenant's limits and delivery.
+fn figures(tenant: &Tenant, found: &mut Violations) {
     let limits = &tenant.limits;
     let line = limits.max_line_bytes;
     found.check(
@@ -191,5 +197,66 @@ pub fn tenant(tenant: &Tenant) -> Vec<Violation> {
         "delivery.requestTimeoutMs",
         format!("is {}, 1000 to 300000 are allowed", delivery.request_timeout_ms),
     );
-    found.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Document;
+
+    fn document() -> Document {
+        let json = br#"{"version":1,
+            "tenants":[{"name":"logging/ops","uid":"u","pushUrl":"http://loki/loki/api/v1/push"}],
+            "pipelines":[{"name":"team-a/web","uid":"u","tenants":["logging/ops"],"pods":{"namespaces":[{"name":"team-a"}]}}]}"#;
+        let (document, refused) = Document::read(json).unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+        document
+    }
+
+    #[test]
+    fn the_smallest_document_is_valid() {
+        let document = document();
+        assert_eq!(pipeline(&document.pipelines[0]), []);
+        assert_eq!(tenant(&document.tenants[0]), []);
+    }
+
+    #[test]
+    fn every_pipeline_violation_names_its_field() {
+        let mut bad = document().pipelines.remove(0);
+        bad.tenants.push(bad.tenants[0].clone());
+        bad.labels.fixed.insert("a-b".into(), "x".into());
+        bad.labels.drop.push("node_name".into());
+        let paths: Vec<_> = pipeline(&bad)
+            .into_iter()
+            .map(|violation| violation.path)
+            .collect();
+        assert_eq!(paths, ["tenants[1]", "labels.static[a-b]", "labels.drop[0]"]);
+    }
+
+    #[test]
+    fn every_tenant_violation_names_its_field() {
+        let mut bad = document().tenants.remove(0);
+        bad.push_url = "http://loki".into();
+        bad.tenant_id = Some("a/b".into());
+        bad.headers.push(crate::document::Header {
+            name: "Host".into(),
+            value: "x\n".into(),
+        });
+        bad.limits.max_line_bytes = 1;
+        bad.delivery.batch_wait_ms = 1;
+        let found = tenant(&bad);
+        let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "pushUrl",
+                "tenantId",
+                "headers[0].name",
+                "headers[0].value",
+                "limits.maxLineBytes",
+                "delivery.batchWaitMs"
+            ]
+        );
+        assert!(join(&found).contains("/loki/api/v1/push"));
+    }
 }
