@@ -23,6 +23,9 @@ pub enum StartError {
     /// It cannot be made or opened.
     #[error("the state folder {0} cannot be used: {1}")]
     Unusable(PathBuf, io::Error),
+    /// The process may open no more files.
+    #[error("the worker cannot start: {0}")]
+    Worker(io::Error),
 }
 
 /// The journal, and what it amounts to.

@@ -143,7 +143,7 @@ impl Discovery {
     /// of the pods.
     fn list_root(&mut self, found: &mut Vec<Found>, all: bool) -> bool {
         let listed = self.root.open().and_then(|root| {
-            if self.root_watch.is_none() {
+            if all || self.root_watch.is_none() {
                 self.root_watch = self.watcher.folder(&root, Target::Root);
             }
             Ok((beneath::list(&root)?, root))

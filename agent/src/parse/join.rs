@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn streams_are_joined_apart() {
-        let pieces = [piece(0, 0, b"out ", true), piece(1, 100, b"err", false), piece(0, 200, b"put", false)];
+        let pieces = [piece(0, 0, b"out", true), piece(1, 100, b"err", false), piece(0, 200, b"put", false)];
         let lines = join(&mut Joiner::new(1024), 1, &pieces);
         assert_eq!(lines, [(1, 100, mark(100), "err".into()), (0, 0, mark(0), "output".into())]);
     }

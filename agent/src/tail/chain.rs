@@ -251,6 +251,15 @@ impl Chain {
             .is_some_and(|metadata| metadata.len() < offset)
     }
 
+    /// Whether the bytes before an offset are still those that were read.
+    pub fn continues(&self, number: u32, offset: u64, tail: &[u8]) -> bool {
+        let generation = self.at_or_after(number).filter(|generation| generation.number == number && !generation.gz);
+        let Some(file) = generation.and_then(|generation| generation.file.as_ref()) else { return true };
+        let mut now = vec![0; tail.len()];
+        let Some(from) = offset.checked_sub(tail.len() as u64) else { return true };
+        read_fully(file, from, &mut now).is_err() || now == tail
+    }
+
     /// A file was rewritten: what it holds now is a generation of its own.
     pub fn replace(&mut self, number: u32) {
         let next = self.next;
