@@ -241,7 +241,7 @@ impl Cursor {
         let mut lines = after.split(|byte| *byte == b'\n');
         lines
             .find_map(|line| Some(self.parser.parse(line).ok()?.timestamp))
-            .unwrap_or(Timestamp { seconds: modified.unwrap_or(0), nanos: 0 })
+            .unwrap_or_else(|| Timestamp { seconds: modified.unwrap_or(0), nanos: 0 })
     }
 
     /// Ends a slot's line where the journal says that a clock ended it before.
