@@ -1,1 +1,5 @@
-//! checkpoint: see the crate's layout.
+//! Acknowledgements in, durable positions out: an append-only journal in the state folder.
+
+pub mod journal;
+pub mod ledger;
+pub mod record;

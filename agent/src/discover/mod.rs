@@ -1,1 +1,258 @@
-//! discover: see the crate's layout.
+//! The log root in, containers and their files out.
+//!
+//! Folders are watched and, since watches can be missed or run out, listed as a whole every 10 s.
+
+pub mod beneath;
+pub mod names;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inotify::WatchDescriptor;
+
+use beneath::LogRoot;
+use names::{ContainerKey, LogName, PodFolder};
+use watch::{Target, Watcher};
+
+const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP_WITHOUT_WATCHES: Duration = Duration::from_secs(1);
+
+/// What the log root has, or has no more.
+#[derive(Debug)]
+pub enum Found {
+    /// A container's folder, listed just now, oldest file first.
+    Listing(Arc<ContainerKey>, OwnedFd, Vec<LogName>),
+    /// A file of the container grew after it had been idle.
+    Grown(Arc<ContainerKey>),
+    /// The container's folder is gone.
+    Gone(Arc<ContainerKey>),
+    /// Everything there was has been listed.
+    Swept,
+}
+
+/// The folders known.
+#[derive(Debug)]
+pub struct Discovery {
+    /// Opens what is found.
+    pub root: LogRoot,
+    /// Tells of changes.
+    pub watcher: Watcher,
+    root_watch: Option<WatchDescriptor>,
+    pods: BTreeMap<String, Pod>,
+    ignored: BTreeSet<String>,
+    next_sweep: Option<Instant>,
+    /// The log root cannot be read, and why.
+    pub unreadable: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Pod {
+    watch: Option<WatchDescriptor>,
+    containers: BTreeMap<String, Container>,
+}
+
+#[derive(Debug)]
+struct Container {
+    key: Arc<ContainerKey>,
+    watch: Option<WatchDescriptor>,
+}
+
+impl Discovery {
+    /// Discovers below `root`; symbolic links may lead into `links`.
+    pub fn new(root: PathBuf, links: Vec<PathBuf>) -> Self {
+        Self {
+            root: LogRoot::new(root, links),
+            watcher: Watcher::new(),
+            root_watch: None,
+            pods: BTreeMap::new(),
+            ignored: BTreeSet::new(),
+            next_sweep: None,
+            unreadable: None,
+        }
+    }
+
+    /// When to come again at the latest.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.next_sweep
+    }
+
+    /// Lists everything at the next turn.
+    pub fn sweep_soon(&mut self) {
+        self.next_sweep = None;
+    }
+
+    /// What changed since the last turn.
+    pub fn turn(&mut self, now: Instant) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut changed = Vec::new();
+        let overflow = self.watcher.changes(&mut changed);
+        if overflow || self.next_sweep.is_none_or(|due| due <= now) {
+            self.watcher.exhausted = self.watcher.descriptor().is_none();
+            self.sweep(&mut found);
+            let pause = if self.watcher.exhausted { SWEEP_WITHOUT_WATCHES } else { SWEEP };
+            self.next_sweep = Some(now + pause);
+        } else {
+            let mut seen: Vec<Target> = Vec::new();
+            for target in changed {
+                if !seen.contains(&target) {
+                    self.change(&target, &mut found);
+                    seen.push(target);
+                }
+            }
+            // The sweep that lists in place of watches must not wait for the last one's pause.
+            if self.watcher.exhausted {
+                self.next_sweep = self.next_sweep.map(|due| due.min(now + SWEEP_WITHOUT_WATCHES));
+            }
+        }
+        found
+    }
+
+    /// Lists one container's folder now.
+    pub fn list(&mut self, key: &ContainerKey, found: &mut Vec<Found>) {
+        if let Ok(root) = self.root.open() {
+            self.list_container(&root, &key.folder, &key.container, found);
+        }
+    }
+
+    fn sweep(&mut self, found: &mut Vec<Found>) {
+        if self.list_root(found, true) {
+            found.push(Found::Swept);
+        }
+    }
+
+    fn change(&mut self, target: &Target, found: &mut Vec<Found>) {
+        match target {
+            Target::File(key) => found.push(Found::Grown(Arc::clone(key))),
+            Target::Root => {
+                self.list_root(found, false);
+            }
+            Target::Pod(folder) => {
+                if let Ok(root) = self.root.open() {
+                    self.list_pod(&root, folder, found, false);
+                }
+            }
+            Target::Container(key) => self.list(key, found),
+        }
+    }
+
+    /// Lists the root and what is new in it, or `all`; false when it cannot be read, which says nothing
+    /// of the pods.
+    fn list_root(&mut self, found: &mut Vec<Found>, all: bool) -> bool {
+        let listed = self.root.open().and_then(|root| {
+            if self.root_watch.is_none() {
+                self.root_watch = self.watcher.folder(&root, Target::Root);
+            }
+            Ok((beneath::list(&root)?, root))
+        });
+        let (names, root) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                if self.unreadable.is_none() {
+                    tracing::warn!(%error, "the log root cannot be read");
+                }
+                self.unreadable = Some(error.to_string());
+                self.root_watch = None;
+                return false;
+            }
+        };
+        self.unreadable = None;
+        let names: BTreeSet<String> = names.into_iter().collect();
+        self.ignored.retain(|name| names.contains(name));
+        for folder in self.pods.keys().filter(|folder| !names.contains(*folder)).cloned().collect::<Vec<_>>() {
+            self.pod_gone(&folder, found);
+        }
+        for folder in names {
+            if PodFolder::parse(&folder).is_none() {
+                if self.ignored.insert(folder.clone()) {
+                    tracing::debug!(folder, "no pod's folder, ignored");
+                }
+            } else if all || !self.pods.contains_key(&folder) {
+                self.list_pod(&root, &folder, found, all);
+            }
+        }
+        true
+    }
+
+    fn list_pod(&mut self, root: &OwnedFd, folder: &str, found: &mut Vec<Found>, all: bool) {
+        let opened = match self.root.folder(root, folder) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Gone, or no folder: a file's or link's name may look like a pod's.
+                tracing::debug!(folder, %error, "not listed");
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    self.pod_gone(folder, found);
+                }
+                return;
+            }
+        };
+        let pod = self.pods.entry(folder.to_owned()).or_default();
+        if pod.watch.is_none() || all {
+            pod.watch = self.watcher.folder(&opened, Target::Pod(folder.to_owned()));
+        }
+        let Ok(names) = beneath::list(&opened) else { return };
+        let gone: Vec<String> = pod.containers.keys().filter(|name| !names.contains(name)).cloned().collect();
+        let fresh: Vec<String> =
+            names.into_iter().filter(|name| all || !pod.containers.contains_key(name)).collect();
+        for name in gone {
+            self.container_gone(folder, &name, found);
+        }
+        for name in fresh {
+            self.list_container(root, folder, &name, found);
+        }
+    }
+
+    fn list_container(&mut self, root: &OwnedFd, folder: &str, name: &str, found: &mut Vec<Found>) {
+        let opened = match self.root.folder(root, &format!("{folder}/{name}")) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(folder, container = name, %error, "not listed");
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    self.container_gone(folder, name, found);
+                }
+                return;
+            }
+        };
+        let Some(pod) = self.pods.get_mut(folder) else { return };
+        let container = pod.containers.entry(name.to_owned()).or_insert_with(|| Container {
+            key: Arc::new(ContainerKey { folder: folder.to_owned(), container: name.to_owned() }),
+            watch: None,
+        });
+        // Before the listing, so that nothing falls between; again on each one, since the folder may be
+        // another of the same name. The kernel knows a folder it watches already.
+        let watch = self.watcher.folder(&opened, Target::Container(Arc::clone(&container.key)));
+        if container.watch != watch
+            && let Some(old) = std::mem::replace(&mut container.watch, watch)
+        {
+            self.watcher.remove(old);
+        }
+        let Ok(names) = beneath::list(&opened) else { return };
+        let mut names: Vec<LogName> = names.iter().filter_map(|name| LogName::parse(name)).collect();
+        names::arrange(&mut names);
+        found.push(Found::Listing(Arc::clone(&container.key), opened, names));
+    }
+
+    fn pod_gone(&mut self, folder: &str, found: &mut Vec<Found>) {
+        let Some(pod) = self.pods.remove(folder) else { return };
+        for container in pod.containers.into_values() {
+            if let Some(watch) = container.watch {
+                self.watcher.remove(watch);
+            }
+            found.push(Found::Gone(container.key));
+        }
+        if let Some(watch) = pod.watch {
+            self.watcher.remove(watch);
+        }
+    }
+
+    fn container_gone(&mut self, folder: &str, name: &str, found: &mut Vec<Found>) {
+        let Some(container) = self.pods.get_mut(folder).and_then(|pod| pod.containers.remove(name)) else { return };
+        if let Some(watch) = container.watch {
+            self.watcher.remove(watch);
+        }
+        found.push(Found::Gone(container.key));
+    }
+}

@@ -1,1 +1,3 @@
-//! parse: see the crate's layout.
+//! Bytes in, joined lines out: a thin layer over [`sluice_engine::cri`].
+
+pub mod join;

@@ -1,3 +1,6 @@
 //! Files in, bytes of whole lines and their positions out, oldest generation first.
 
+pub mod chain;
+pub mod compressed;
+pub mod fingerprint;
 pub mod position;

@@ -1,0 +1,272 @@
+//! Records in, a synced file out. Encoding and meaning are in [`record`](super::record) and
+//! [`ledger`](super::ledger); this is only the disk.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::ledger::Ledger;
+use super::record::{End, Record};
+
+const FILE: &str = "journal";
+const COMPACT_BYTES: u64 = 256 << 10;
+const COMPACT_FACTOR: u64 = 4;
+
+/// Why the agent cannot start on a state folder.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another agent runs on it.
+    #[error("another agent uses the state folder {0}: stop it, or choose another folder with --state-dir")]
+    Locked(PathBuf),
+    /// It cannot be made or opened.
+    #[error("the state folder {0} cannot be used: {1}")]
+    Unusable(PathBuf, io::Error),
+}
+
+/// The journal, and what it amounts to.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    _lock: File,
+    file: Option<File>,
+    ledger: Ledger,
+    pending: Vec<u8>,
+    unsynced: bool,
+    /// A record waits that must be on disk before the lines which depend on it are sent.
+    urgent: bool,
+    size: u64,
+    live: u64,
+    /// Why it could not be written last; writing is tried again and again.
+    pub failure: Option<String>,
+    /// A corrupt journal was set aside at the start.
+    pub set_aside: bool,
+}
+
+impl Journal {
+    /// Opens the state folder for this process alone, and reads what its journal says.
+    ///
+    /// # Errors
+    /// When another agent holds it, or it cannot be made or opened.
+    pub fn open(folder: &Path) -> Result<Self, StartError> {
+        let unusable = |error| StartError::Unusable(folder.to_owned(), error);
+        fs::create_dir_all(folder).map_err(unusable)?;
+        let lock = File::create(folder.join("lock")).or_else(|_| File::open(folder)).map_err(unusable)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::Locked(folder.to_owned())),
+            Err(error) => return Err(unusable(error.into())),
+        }
+        let mut journal = Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+            file: None,
+            ledger: Ledger::default(),
+            pending: Vec::new(),
+            unsynced: false,
+            urgent: false,
+            size: 0,
+            live: 0,
+            failure: None,
+            set_aside: false,
+        };
+        journal.load();
+        journal.compact();
+        Ok(journal)
+    }
+
+    /// What it says.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Appends a record; it is durable after the next [`Journal::sync`].
+    pub fn append(&mut self, record: &Record) {
+        self.ledger.apply(record);
+        record.encode(&mut self.pending);
+        self.unsynced = true;
+    }
+
+    /// Appends a record that lines depend on.
+    pub fn append_urgent(&mut self, record: &Record) {
+        self.append(record);
+        self.urgent = true;
+    }
+
+    /// Makes durable what lines that are about to be sent depend on.
+    pub fn sync_urgent(&mut self) {
+        if self.urgent {
+            self.sync();
+        }
+    }
+
+    /// Makes everything durable. A failure is kept in `failure`, and the next call tries again.
+    pub fn sync(&mut self) {
+        if !self.unsynced && self.failure.is_none() {
+            return;
+        }
+        self.urgent = false;
+        let Some(file) = self.file.as_mut().filter(|_| self.failure.is_none()) else {
+            self.compact();
+            return;
+        };
+        let written = file.write_all(&self.pending).and_then(|()| file.sync_data());
+        self.size += self.pending.len() as u64;
+        self.pending.clear();
+        match written {
+            Ok(()) => self.unsynced = false,
+            Err(error) => self.failed(&error),
+        }
+        if self.failure.is_none() && self.size > COMPACT_BYTES && self.size > COMPACT_FACTOR * self.live {
+            self.compact();
+        }
+    }
+
+    fn load(&mut self) {
+        let path = self.folder.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::error!(%error, path = %path.display(), "the journal cannot be read: begun anew");
+                    self.set_aside = true;
+                }
+                return;
+            }
+        };
+        let (ledger, end) = Ledger::decode(&bytes);
+        self.ledger = ledger;
+        if end == End::Corrupt {
+            let aside = (1..).map(|n| self.folder.join(format!("{FILE}.corrupt-{n}"))).find(|path| !path.exists());
+            if let Some(aside) = aside {
+                let moved = fs::rename(&path, &aside);
+                tracing::error!(aside = %aside.display(), kept = self.ledger.cursors.len(), moved = moved.is_ok(),
+                    "the journal is corrupt: set aside, going on with the records before the damage");
+            }
+            self.set_aside = true;
+        }
+    }
+
+    /// Writes the journal anew, as short as it can be, in the old one's place.
+    fn compact(&mut self) {
+        let bytes = self.ledger.encode();
+        let (path, fresh) = (self.folder.join(FILE), self.folder.join("journal.new"));
+        let written = (|| {
+            let mut file = File::create(&fresh)?;
+            file.write_all(&bytes)?;
+            file.sync_data()?;
+            fs::rename(&fresh, &path)?;
+            File::open(&self.folder)?.sync_all()?;
+            Ok(file)
+        })();
+        match written {
+            Ok(file) => {
+                self.file = Some(file);
+                self.size = bytes.len() as u64;
+                self.live = self.size;
+                self.pending.clear();
+                self.unsynced = false;
+                if self.failure.take().is_some() {
+                    tracing::info!("positions can be written again");
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        if self.failure.is_none() {
+            tracing::error!(%error, folder = %self.folder.display(), "positions cannot be written");
+        }
+        // The ledger has it all: the next attempt writes a whole new journal.
+        self.pending.clear();
+        self.failure = Some(error.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(uid: &str) -> Record {
+        Record::PipelineSeen(uid.into())
+    }
+
+    #[test]
+    fn a_second_agent_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Journal::open(dir.path()).unwrap();
+        assert!(matches!(Journal::open(dir.path()), Err(StartError::Locked(_))));
+        drop(first);
+        assert!(Journal::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn records_survive_and_a_torn_tail_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        journal.append(&seen("a"));
+        journal.sync();
+        journal.append(&seen("lost"));
+        drop(journal);
+        let path = dir.path().join("journal");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend([9, 0, 0]);
+        fs::write(&path, bytes).unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        assert_eq!(journal.ledger().pipelines.iter().collect::<Vec<_>>(), ["a"]);
+        assert!(!journal.set_aside);
+    }
+
+    #[test]
+    fn a_corrupt_journal_is_set_aside_and_its_beginning_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        for round in 1..=2 {
+            let mut bytes = super::super::record::HEADER.to_vec();
+            seen("a").encode(&mut bytes);
+            let damage = bytes.len() + 9;
+            seen("b").encode(&mut bytes);
+            seen("c").encode(&mut bytes);
+            bytes[damage] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let journal = Journal::open(dir.path()).unwrap();
+            assert!(journal.set_aside);
+            assert_eq!(journal.ledger().pipelines.iter().collect::<Vec<_>>(), ["a"]);
+            assert_eq!(fs::read(dir.path().join(format!("journal.corrupt-{round}"))).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn it_is_compacted_when_it_grew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        for _ in 0..40_000 {
+            journal.append(&seen("a"));
+        }
+        journal.sync();
+        assert!(fs::metadata(dir.path().join("journal")).unwrap().len() < 100);
+        journal.append(&seen("b"));
+        journal.sync();
+        drop(journal);
+        assert_eq!(Journal::open(dir.path()).unwrap().ledger().pipelines.len(), 2);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        // A folder in the new journal's place stands for a full or read-only disk; root may do all else.
+        fs::create_dir(dir.path().join("journal.new")).unwrap();
+        journal.file = None;
+        journal.append(&seen("a"));
+        journal.sync();
+        assert!(journal.failure.is_some());
+        fs::remove_dir(dir.path().join("journal.new")).unwrap();
+        journal.sync();
+        assert!(journal.failure.is_none());
+        drop(journal);
+        assert_eq!(Journal::open(dir.path()).unwrap().ledger().pipelines.len(), 1);
+    }
+}

@@ -1,0 +1,224 @@
+//! A journal's records in, what they amount to out: pure, so that any bytes can be tried on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record::{self, End, Flush, HEADER, Identity, LabelChoice, Record, Watermark};
+use crate::tail::position::CursorId;
+
+/// What the journal says of one cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Labels, oldest first.
+    pub choices: Vec<LabelChoice>,
+    /// The acknowledged prefix; `None` before the first acknowledgement.
+    pub watermark: Option<Watermark>,
+    /// Lines that a clock ended, oldest first.
+    pub flushes: Vec<Flush>,
+}
+
+/// What all records amount to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// By number.
+    pub cursors: BTreeMap<CursorId, Entry>,
+    /// UIDs of pipelines that were seen.
+    pub pipelines: BTreeSet<String>,
+    /// The next cursor's number.
+    pub next: u32,
+}
+
+impl Ledger {
+    /// Reads a journal, as far as it can be trusted.
+    pub fn decode(bytes: &[u8]) -> (Self, End) {
+        let mut ledger = Self::default();
+        let end = record::decode(bytes, |record| ledger.apply(&record));
+        (ledger, end)
+    }
+
+    /// Takes a record in. Records of a cursor that is not defined are ignored.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Defined(id, identity) => {
+                self.next = self.next.max(id.0.saturating_add(1));
+                let entry = Entry {
+                    identity: identity.clone(),
+                    choices: Vec::new(),
+                    watermark: None,
+                    flushes: Vec::new(),
+                };
+                self.cursors.insert(*id, entry);
+            }
+            Record::Chosen(id, choice) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.choices.push(choice.clone());
+                }
+            }
+            Record::Acknowledged(id, mark) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.watermark = Some(mark.clone());
+                }
+            }
+            Record::Flushed(id, flush) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.flushes.push(flush.clone());
+                }
+            }
+            Record::Pruned(id, choices, flushes) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.choices.drain(..(*choices as usize).min(entry.choices.len()));
+                    entry.flushes.drain(..(*flushes as usize).min(entry.flushes.len()));
+                }
+            }
+            Record::Dropped(id) => {
+                self.cursors.remove(id);
+            }
+            Record::PipelineSeen(uid) => {
+                self.pipelines.insert(uid.clone());
+            }
+        }
+    }
+
+    /// The shortest journal that amounts to this.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = HEADER.to_vec();
+        for uid in &self.pipelines {
+            Record::PipelineSeen(uid.clone()).encode(&mut out);
+        }
+        for (id, entry) in &self.cursors {
+            Record::Defined(*id, entry.identity.clone()).encode(&mut out);
+            for choice in &entry.choices {
+                Record::Chosen(*id, choice.clone()).encode(&mut out);
+            }
+            if let Some(mark) = &entry.watermark {
+                Record::Acknowledged(*id, mark.clone()).encode(&mut out);
+            }
+            for flush in &entry.flushes {
+                Record::Flushed(*id, flush.clone()).encode(&mut out);
+            }
+        }
+        out
+    }
+
+    /// The cursor of this identity.
+    pub fn find(&self, identity: &Identity) -> Option<CursorId> {
+        self.cursors.iter().find(|(_, entry)| entry.identity == *identity).map(|(id, _)| *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sluice_engine::cri::Timestamp;
+
+    use super::*;
+    use crate::tail::chain::Place;
+    use crate::tail::fingerprint::Fingerprint;
+    use crate::tail::position::Resume;
+
+    fn place() -> impl Strategy<Value = Place> {
+        (0..5_u32, any::<u128>(), 0..=1024_u16, any::<u64>())
+            .prop_map(|(restart, hash, len, offset)| Place { restart, print: Fingerprint { hash, len }, offset })
+    }
+
+    fn timestamp() -> impl Strategy<Value = Timestamp> {
+        (any::<i64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
+    }
+
+    fn any_record() -> impl Strategy<Value = Record> {
+        let id = || (0..4_u32).prop_map(CursorId);
+        let resume = (0..3_u8, any::<u32>(), timestamp())
+            .prop_map(|(slot, part, timestamp)| Resume { slot, part, timestamp });
+        prop_oneof![
+            (id(), "[a-z]{0,9}", "[a-zé]{0,9}").prop_map(|(id, a, b)| Record::Defined(
+                id,
+                Identity { folder: a.clone(), container: b.clone(), pipeline: a, tenant: b }
+            )),
+            (id(), proptest::option::of(place()), "[a-z]{0,9}", ".{0,40}")
+                .prop_map(|(id, from, rules, chosen)| Record::Chosen(id, LabelChoice { from, rules, chosen })),
+            (id(), place(), proptest::option::of(timestamp()), proptest::option::of(resume)).prop_map(
+                |(id, place, previous, resume)| Record::Acknowledged(id, Watermark { place, previous, resume })
+            ),
+            (id(), place(), 0..3_u8).prop_map(|(id, place, slot)| Record::Flushed(id, Flush { place, slot })),
+            (id(), 0..3_u32, 0..3_u32).prop_map(|(id, a, b)| Record::Pruned(id, a, b)),
+            id().prop_map(Record::Dropped),
+            "[a-z]{1,9}".prop_map(Record::PipelineSeen),
+        ]
+    }
+
+    fn journal(records: &[Record]) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = HEADER.to_vec();
+        let mut ends = vec![bytes.len()];
+        for record in records {
+            record.encode(&mut bytes);
+            ends.push(bytes.len());
+        }
+        (bytes, ends)
+    }
+
+    fn read(bytes: &[u8]) -> (Vec<Record>, End) {
+        let mut records = Vec::new();
+        let end = record::decode(bytes, |record| records.push(record));
+        (records, end)
+    }
+
+    proptest! {
+        #[test]
+        fn records_read_back(records in proptest::collection::vec(any_record(), 0..30)) {
+            prop_assert_eq!(read(&journal(&records).0), (records, End::Clean));
+        }
+
+        #[test]
+        fn a_torn_tail_costs_only_the_last_record(
+            records in proptest::collection::vec(any_record(), 1..30), at in any::<prop::sample::Index>(),
+        ) {
+            let (bytes, ends) = journal(&records);
+            let cut = at.index(bytes.len());
+            let (found, end) = read(&bytes[..cut]);
+            let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+            prop_assert_eq!(&found, &records[..whole]);
+            prop_assert_eq!(end, if ends.contains(&cut) { End::Clean } else { End::Torn });
+        }
+
+        #[test]
+        fn a_flipped_bit_is_never_believed(
+            records in proptest::collection::vec(any_record(), 1..30),
+            at in any::<prop::sample::Index>(), bit in 0..8_u8,
+        ) {
+            let (mut bytes, _) = journal(&records);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let (found, end) = read(&bytes);
+            prop_assert_ne!(end, End::Clean);
+            prop_assert!(found.len() < records.len() && found == records[..found.len()]);
+        }
+
+        #[test]
+        fn compaction_keeps_the_meaning(records in proptest::collection::vec(any_record(), 0..60)) {
+            let (ledger, _) = Ledger::decode(&journal(&records).0);
+            let (mut again, end) = Ledger::decode(&ledger.encode());
+            prop_assert_eq!(end, End::Clean);
+            again.next = ledger.next;
+            prop_assert_eq!(again, ledger);
+        }
+
+        #[test]
+        fn any_bytes_decode(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut journal = HEADER.to_vec();
+            journal.extend(&bytes);
+            let _either = (Ledger::decode(&journal), Ledger::decode(&bytes));
+        }
+    }
+
+    #[test]
+    fn unknown_records_are_skipped() {
+        let mut bytes = HEADER.to_vec();
+        let body = [99, 1, 2, 3];
+        bytes.extend(4_u32.to_le_bytes());
+        bytes.extend(crc32fast::hash(&body).to_le_bytes());
+        bytes.extend(body);
+        Record::PipelineSeen("u".into()).encode(&mut bytes);
+        assert_eq!(read(&bytes), (vec![Record::PipelineSeen("u".into())], End::Clean));
+    }
+}

@@ -1,0 +1,288 @@
+//! Records in, the journal's bytes out, and back: a length, a CRC32, a type and a body, little-endian.
+
+use sluice_engine::cri::Timestamp;
+
+use crate::tail::chain::Place;
+use crate::tail::fingerprint::Fingerprint;
+use crate::tail::position::{CursorId, Resume};
+
+/// What a journal begins with: its name and its version.
+pub const HEADER: [u8; 12] = *b"SLUICEJL\x01\0\0\0";
+/// No record is longer; a longer length is damage.
+const MAX_RECORD: usize = 1 << 20;
+
+/// Whose positions these are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    /// Name of the pod's folder.
+    pub folder: String,
+    /// Name of the container.
+    pub container: String,
+    /// UID of the pipeline object.
+    pub pipeline: String,
+    /// The tenant, `namespace/name`.
+    pub tenant: String,
+}
+
+/// The labels that a container's lines get from some place on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelChoice {
+    /// The first line concerned; `None` where the container began.
+    pub from: Option<Place>,
+    /// Hash of the rules that it was made by.
+    pub rules: String,
+    /// [`sluice_engine::labels::Chosen`] as JSON.
+    pub chosen: String,
+}
+
+/// Up to where everything is acknowledged, see [`crate::tail::position::Mark`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// Where reading begins again.
+    pub place: Place,
+    /// The timestamp that a malformed line there would get.
+    pub previous: Option<Timestamp>,
+    /// The rest of a line that begins there.
+    pub resume: Option<Resume>,
+}
+
+/// A line that a clock ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// The end of its last piece.
+    pub place: Place,
+    /// Which of the open lines.
+    pub slot: u8,
+}
+
+/// One fact of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A cursor's number stands for this from now on.
+    Defined(CursorId, Identity),
+    /// Labels were chosen.
+    Chosen(CursorId, LabelChoice),
+    /// The acknowledged prefix grew.
+    Acknowledged(CursorId, Watermark),
+    /// A clock ended an unfinished line.
+    Flushed(CursorId, Flush),
+    /// So many of the oldest choices and flushes lie behind the watermark.
+    Pruned(CursorId, u32, u32),
+    /// The cursor is no more.
+    Dropped(CursorId),
+    /// A pipeline of this UID was seen: containers that appear later are new to it.
+    PipelineSeen(String),
+}
+
+impl Record {
+    /// Appends the record's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.extend_from_slice(&[0; 8]);
+        match self {
+            Self::Defined(id, identity) => {
+                out.push(1);
+                number(out, id.0);
+                for part in [&identity.folder, &identity.container, &identity.pipeline, &identity.tenant] {
+                    text(out, part);
+                }
+            }
+            Self::Chosen(id, choice) => {
+                out.push(2);
+                number(out, id.0);
+                out.push(u8::from(choice.from.is_some()));
+                place(out, &choice.from.unwrap_or_default());
+                text(out, &choice.rules);
+                text(out, &choice.chosen);
+            }
+            Self::Acknowledged(id, mark) => {
+                out.push(3);
+                number(out, id.0);
+                place(out, &mark.place);
+                out.push(u8::from(mark.previous.is_some()));
+                timestamp(out, mark.previous.unwrap_or_default());
+                let resume = mark.resume;
+                out.push(u8::from(resume.is_some()));
+                let resume = resume.unwrap_or(Resume { slot: 0, part: 0, timestamp: Timestamp::default() });
+                out.push(resume.slot);
+                number(out, resume.part);
+                timestamp(out, resume.timestamp);
+            }
+            Self::Flushed(id, flush) => {
+                out.push(4);
+                number(out, id.0);
+                place(out, &flush.place);
+                out.push(flush.slot);
+            }
+            Self::Dropped(id) => {
+                out.push(5);
+                number(out, id.0);
+            }
+            Self::Pruned(id, choices, flushes) => {
+                out.push(6);
+                number(out, id.0);
+                number(out, *choices);
+                number(out, *flushes);
+            }
+            Self::PipelineSeen(uid) => {
+                out.push(7);
+                text(out, uid);
+            }
+        }
+        let body = out.get(begin + 8..).unwrap_or_default();
+        let (len, crc) = (u32::try_from(body.len()).unwrap_or(u32::MAX), crc32fast::hash(body));
+        if let Some(head) = out.get_mut(begin..begin + 8) {
+            let (to_len, to_crc) = head.split_at_mut(4);
+            to_len.copy_from_slice(&len.to_le_bytes());
+            to_crc.copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+
+    fn decode(body: &[u8]) -> Option<Option<Self>> {
+        let mut from = Reader(body);
+        let kind = from.byte()?;
+        let id = |from: &mut Reader<'_>| from.number().map(CursorId);
+        Some(Some(match kind {
+            1 => Self::Defined(
+                id(&mut from)?,
+                Identity {
+                    folder: from.text()?,
+                    container: from.text()?,
+                    pipeline: from.text()?,
+                    tenant: from.text()?,
+                },
+            ),
+            2 => {
+                let id = id(&mut from)?;
+                let (there, place) = (from.byte()? != 0, from.place()?);
+                let choice =
+                    LabelChoice { from: there.then_some(place), rules: from.text()?, chosen: from.text()? };
+                Self::Chosen(id, choice)
+            }
+            3 => {
+                let id = id(&mut from)?;
+                let place = from.place()?;
+                let (there, previous) = (from.byte()? != 0, from.timestamp()?);
+                let resumes = from.byte()? != 0;
+                let resume = Resume { slot: from.byte()?, part: from.number()?, timestamp: from.timestamp()? };
+                let mark =
+                    Watermark { place, previous: there.then_some(previous), resume: resumes.then_some(resume) };
+                Self::Acknowledged(id, mark)
+            }
+            4 => Self::Flushed(id(&mut from)?, Flush { place: from.place()?, slot: from.byte()? }),
+            5 => Self::Dropped(id(&mut from)?),
+            6 => Self::Pruned(id(&mut from)?, from.number()?, from.number()?),
+            7 => Self::PipelineSeen(from.text()?),
+            // Of a later version.
+            _ => return Some(None),
+        }))
+    }
+}
+
+/// How a journal's bytes end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// After a whole record.
+    Clean,
+    /// Within the last record, as a crash leaves it.
+    Torn,
+    /// The bytes were changed: what follows cannot be trusted.
+    Corrupt,
+}
+
+/// Reads a journal's records up to where they end.
+pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
+    let Some(mut rest) = bytes.strip_prefix(&HEADER) else {
+        return if HEADER.starts_with(bytes) { End::Torn } else { End::Corrupt };
+    };
+    loop {
+        if rest.is_empty() {
+            return End::Clean;
+        }
+        // A crash can leave the file's length ahead of its content.
+        if rest.iter().all(|byte| *byte == 0) {
+            return End::Torn;
+        }
+        let Some((len, after)) = rest.split_first_chunk::<4>() else { return End::Torn };
+        let Some((crc, after)) = after.split_first_chunk::<4>() else { return End::Torn };
+        let len = u32::from_le_bytes(*len) as usize;
+        if len > MAX_RECORD {
+            return End::Corrupt;
+        }
+        let Some((body, after)) = after.split_at_checked(len) else { return End::Torn };
+        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+            return if after.is_empty() { End::Torn } else { End::Corrupt };
+        }
+        match Record::decode(body) {
+            Some(Some(record)) => each(record),
+            Some(None) => {}
+            None => return End::Corrupt,
+        }
+        rest = after;
+    }
+}
+
+fn number(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn text(out: &mut Vec<u8>, value: &str) {
+    number(out, u32::try_from(value.len()).unwrap_or(u32::MAX));
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn timestamp(out: &mut Vec<u8>, value: Timestamp) {
+    out.extend_from_slice(&value.seconds.to_le_bytes());
+    number(out, value.nanos);
+}
+
+fn place(out: &mut Vec<u8>, value: &Place) {
+    number(out, value.restart);
+    out.extend_from_slice(&value.print.hash.to_le_bytes());
+    out.extend_from_slice(&value.print.len.to_le_bytes());
+    out.extend_from_slice(&value.offset.to_le_bytes());
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let len = self.number()? as usize;
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn timestamp(&mut self) -> Option<Timestamp> {
+        Some(Timestamp { seconds: self.take().map(i64::from_le_bytes)?, nanos: self.number()? })
+    }
+
+    fn place(&mut self) -> Option<Place> {
+        Some(Place {
+            restart: self.number()?,
+            print: Fingerprint {
+                hash: self.take().map(u128::from_le_bytes)?,
+                len: self.take().map(u16::from_le_bytes)?,
+            },
+            offset: self.long()?,
+        })
+    }
+}
