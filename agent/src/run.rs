@@ -214,22 +214,37 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
     }
 }
 
-/// Hands every change of what is in force to the data path.
+/// Hands every change of what is in force to the data path. A tenant that is gone is forgotten when the
+/// worker has stopped sending for it.
 async fn follow(path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
     let mut last = Arc::clone(&in_force.borrow_and_update());
-    while in_force.changed().await.is_ok() {
+    let mut figures = path.figures();
+    loop {
+        let alive = tokio::select! {
+            changed = in_force.changed() => changed.is_ok(),
+            changed = figures.changed() => changed.is_ok(),
+        };
+        if !alive {
+            return;
+        }
         let next = Arc::clone(&in_force.borrow_and_update());
-        path.apply(&last, &next);
-        last = next;
+        if !Arc::ptr_eq(&last, &next) {
+            path.apply(&last, &next);
+            last = next;
+        }
+        if figures.borrow_and_update().document == last.document {
+            path.forget_all_but(&last);
+        }
     }
 }
 
 fn serve_plain(listener: TcpListener, path: &DataPath, in_force: &watch::Receiver<Arc<InForce>>) {
-    let problems = path.clone();
+    let (problems, pushed) = (path.clone(), path.clone());
     let registry = metrics::registry(Sources {
         figures: path.figures(),
         in_force: in_force.clone(),
         problems: Arc::new(move || problems.problems()),
+        pushed: Arc::new(move || pushed.pushed()),
     });
     let (alive, ready) = (path.clone(), in_force.clone());
     let router = admin::router(Admin {
@@ -261,6 +276,7 @@ fn serve_status(
 /// Keeps the report up to date: at once when something changed, and each second since lag grows by itself.
 async fn report(shared: Shared, path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
     let mut figures = path.figures();
+    let mut problems = path.problems_changed();
     loop {
         let (runs, counts) = (
             Arc::clone(&in_force.borrow_and_update()),
@@ -270,7 +286,7 @@ async fn report(shared: Shared, path: DataPath, mut in_force: watch::Receiver<Ar
         let alive = tokio::select! {
             changed = in_force.changed() => changed.is_ok(),
             changed = figures.changed() => changed.is_ok(),
-            () = path.problems_changed() => true,
+            changed = problems.changed() => changed.is_ok(),
             () = sleep(TICK) => true,
         };
         if !alive {

@@ -1,4 +1,5 @@
 //! The binary as a person meets it: what is wrong is one line, and the exit code says which kind it is.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,5 @@
 //! `docs/standalone.md` tells the truth: its document and credentials work, its flags are all there.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::path::Path;
 use std::process::Command;

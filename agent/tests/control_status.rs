@@ -1,4 +1,5 @@
 //! The status port as the operator's leader meets it: TLS, token, long-poll, rotation.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -140,7 +140,7 @@ impl Merged {
                         notes.push(format!("tenant {tenant} keeps its last good content: {error}"));
                     }
                     (Some(error), false) => {
-                        notes.push(format!("nothing is sent to tenant {tenant}: {error}"))
+                        notes.push(format!("nothing is sent to tenant {tenant}: {error}"));
                     }
                     (None, false) => {
                         notes.push(format!(

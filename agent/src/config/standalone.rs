@@ -224,9 +224,13 @@ mod tests {
     }
 
     fn open(dir: &Path, content: &str) -> Result<Files, String> {
+        Files::open(write(dir, content), dir.join("credentials"))
+    }
+
+    fn write(dir: &Path, content: &str) -> PathBuf {
         let path = dir.join("document.json");
         fs::write(&path, content).unwrap();
-        Files::open(path, dir.join("credentials"))
+        path
     }
 
     #[test]

@@ -51,7 +51,10 @@ pub struct PushSettings {
 impl Default for PushSettings {
     fn default() -> Self {
         let user_agent = concat!("sluice-agent/", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { allow_local_addresses: false, user_agent }
+        Self {
+            allow_local_addresses: false,
+            user_agent,
+        }
     }
 }
 
@@ -75,7 +78,9 @@ struct Shared {
 
 impl fmt::Debug for Pushers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pushers").field("settings", &self.shared.settings).finish_non_exhaustive()
+        f.debug_struct("Pushers")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +109,11 @@ impl Pushers {
             changed: watch::Sender::new(0),
             figures: Mutex::default(),
         };
-        Self { runtime, tenants: Arc::default(), shared: Arc::new(shared) }
+        Self {
+            runtime,
+            tenants: Arc::default(),
+            shared: Arc::new(shared),
+        }
     }
 
     /// A tenant that is new, changed, or has other credentials. Acts on the very next attempt; a request that

@@ -1,20 +1,25 @@
 //! What is in force and commands in, figures and problems out: worker and pushers as one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_engine::key::Key;
 use sluice_engine::report::Problem;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::cli::Settings;
 use crate::config::{InForce, TenantInForce};
+use crate::push::{self, PushSettings, Pushers};
 use crate::status::figures::Figures;
 use crate::worker::Command;
 
-/// A handle of the worker's thread and the pushers.
+/// A handle of the worker's thread and the pushers; clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct DataPath {
+    pushers: Pushers,
+    /// Tenants that the pushers know.
+    known: Arc<Mutex<BTreeSet<Key>>>,
     figures: watch::Receiver<Arc<Figures>>,
     ended: watch::Receiver<bool>,
 }
@@ -22,23 +27,45 @@ pub(super) struct DataPath {
 impl DataPath {
     /// Starts both with what is in force.
     pub(super) fn start(settings: &Settings, in_force: &Arc<InForce>) -> Result<Self, String> {
-        let _unused = (settings, watch::Sender::new(Arc::new(Figures::default())));
+        let push = PushSettings {
+            allow_local_addresses: settings.allow_local_addresses,
+            ..PushSettings::default()
+        };
+        let pushers = Pushers::new(Handle::current(), push, |_| {});
         let (figures, ended) = (watch::channel(Arc::default()).1, watch::channel(false).1);
-        let path = Self { figures, ended };
+        let path = Self {
+            pushers,
+            known: Arc::default(),
+            figures,
+            ended,
+        };
         path.apply(&InForce::default(), in_force);
         Ok(path)
     }
 
-    /// Puts something else into force. Pushers know a tenant before the worker sends for it, and forget it
-    /// after the worker was told.
+    /// Puts something else into force. Pushers know a tenant before the worker sends for it.
     pub(super) fn apply(&self, last: &InForce, next: &Arc<InForce>) {
         for tenant in next.tenants.iter().filter(|tenant| is_changed(last, tenant)) {
-            tracing::debug!("tenant {}", tenant.tenant.name);
+            self.pushers.set_tenant(tenant);
         }
+        let names = next.tenants.iter().map(|tenant| tenant.tenant.name.clone());
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(names);
         self.send(Command::Config(Arc::clone(next)));
-        for gone in removed(last, next) {
-            tracing::debug!("tenant {gone} is gone");
-        }
+    }
+
+    /// Forgets all tenants that are not in force, once the worker has stopped sending for them.
+    pub(super) fn forget_all_but(&self, in_force: &InForce) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|name| {
+            let stays = in_force.tenants.iter().any(|tenant| tenant.tenant.name == *name);
+            if !stays {
+                self.pushers.remove_tenant(name);
+            }
+            stays
+        });
     }
 
     /// Tells the worker.
@@ -56,15 +83,18 @@ impl DataPath {
     }
 
     /// Tenants whose lines are held back.
-    #[expect(clippy::unused_self, reason = "stands for the pushers until they are merged")]
     pub(super) fn problems(&self) -> BTreeMap<Key, Problem> {
-        BTreeMap::new()
+        self.pushers.problems()
     }
 
-    /// Waits until the problems changed.
-    #[expect(clippy::unused_self, reason = "stands for the pushers until they are merged")]
-    pub(super) fn problems_changed(&self) -> impl Future<Output = ()> + use<> {
-        std::future::pending()
+    /// Changes whenever the problems do.
+    pub(super) fn problems_changed(&self) -> watch::Receiver<u64> {
+        self.pushers.changed()
+    }
+
+    /// The pushers' counters.
+    pub(super) fn pushed(&self) -> push::figures::Figures {
+        self.pushers.figures()
     }
 
     /// Whether the worker makes progress.
@@ -75,7 +105,7 @@ impl DataPath {
     /// Waits for the end of the worker's thread.
     pub(super) async fn ended(&mut self) {
         if self.ended.wait_for(|ended| *ended).await.is_err() {
-            // The thread that watches the worker is gone: so is the worker.
+            // Who watches the thread is gone, and so is the thread.
         }
     }
 }
@@ -87,12 +117,4 @@ fn is_changed(last: &InForce, next: &TenantInForce) -> bool {
         .iter()
         .find(|old| old.tenant.name == next.tenant.name);
     old.is_none_or(|old| old.tenant != next.tenant || old.credentials != next.credentials)
-}
-
-/// The tenants that the pushers may forget.
-fn removed<'a>(last: &'a InForce, next: &InForce) -> Vec<&'a Key> {
-    let names = last.tenants.iter().map(|tenant| &tenant.tenant.name);
-    names
-        .filter(|name| !next.tenants.iter().any(|tenant| tenant.tenant.name == **name))
-        .collect()
 }

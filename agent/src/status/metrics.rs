@@ -1,4 +1,4 @@
-//! Figures, problems and what is in force in, OpenMetrics out, made when somebody asks.
+//! Figures, problems and what is in force in, `OpenMetrics` out, made when somebody asks.
 //!
 //! | metric | labels | what |
 //! |---|---|---|
@@ -17,6 +17,11 @@
 //! | `sluice_agent_delivered_bytes_total` | `pipeline`, `tenant` | their bytes |
 //! | `sluice_agent_rejected_lines_total` | `pipeline`, `tenant`, `reason` | lines that Loki refused for good |
 //! | `sluice_agent_tenant_problem` | `tenant`, `reason` | 1 while a tenant's lines are held back |
+//! | `sluice_agent_push_requests_total` | `tenant`, `answer` | attempts by class of answer, `failed` where none came |
+//! | `sluice_agent_push_sent_bytes_total` | `tenant` | bytes of bodies, each as often as it was sent |
+//! | `sluice_agent_push_retries_total` | `tenant` | attempts to send what was sent before |
+//! | `sluice_agent_push_splits_total` | `tenant` | requests that were sent in smaller ones |
+//! | `sluice_agent_push_seconds_total` | `tenant` | time that all attempts took |
 //!
 //! Pipelines and tenants are written `namespace/name`. Counters begin anew with the process.
 
@@ -26,7 +31,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -38,9 +43,13 @@ use tokio::sync::watch;
 use super::figures::{Figures, OutputFigures};
 use super::report::lag;
 use crate::config::InForce;
+use crate::push::figures as push;
 
 /// Asks for the tenants whose lines are held back.
 pub type Problems = Arc<dyn Fn() -> BTreeMap<Key, Problem> + Send + Sync>;
+
+/// Asks for the pushers' counters.
+pub type Pushed = Arc<dyn Fn() -> push::Figures + Send + Sync>;
 
 /// Where the metrics come from.
 pub struct Sources {
@@ -50,6 +59,8 @@ pub struct Sources {
     pub in_force: watch::Receiver<Arc<InForce>>,
     /// Tenants in trouble.
     pub problems: Problems,
+    /// The pushers' counters.
+    pub pushed: Pushed,
 }
 
 impl fmt::Debug for Sources {
@@ -100,7 +111,8 @@ impl Collector for Sources {
             "tenant_problem",
             "1 while a tenant's lines are held back",
             problems,
-        )
+        )?;
+        tenants(&mut out, &(self.pushed)())
     }
 }
 
@@ -185,6 +197,38 @@ fn pipelines(out: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     out.counter("rejected_lines", "Lines that Loki refused for good", rejected)
 }
 
+fn tenants(out: &mut Writer<'_>, figures: &push::Figures) -> fmt::Result {
+    let tenants: Vec<_> = figures
+        .tenants
+        .iter()
+        .map(|(name, figures)| (name.to_string(), figures))
+        .collect();
+    let each = || {
+        tenants
+            .iter()
+            .map(|(name, figures)| ([("tenant", name.as_str())], *figures))
+    };
+    let requests = each().flat_map(|([tenant], figures)| {
+        figures
+            .requests
+            .iter()
+            .map(move |(answer, count)| ([tenant, ("answer", *answer)], *count))
+    });
+    out.counter("push_requests", "Attempts by class of answer", requests)?;
+    let sent = each().map(|(labels, figures)| (labels, figures.sent_bytes));
+    out.counter(
+        "push_sent_bytes",
+        "Bytes of bodies, each as often as it was sent",
+        sent,
+    )?;
+    let retries = each().map(|(labels, figures)| (labels, figures.retries));
+    out.counter("push_retries", "Attempts to send what was sent before", retries)?;
+    let splits = each().map(|(labels, figures)| (labels, figures.splits));
+    out.counter("push_splits", "Requests that were sent in smaller ones", splits)?;
+    let seconds = each().map(|(labels, figures)| (labels, figures.duration.as_secs_f64()));
+    out.counter("push_seconds", "Time that all attempts took", seconds)
+}
+
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -205,11 +249,11 @@ impl Writer<'_> {
         self.family(name, help, MetricType::Gauge, samples)
     }
 
-    fn counter<'l, const N: usize>(
+    fn counter<'l, const N: usize, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+        samples: impl IntoIterator<Item = ([(&'l str, &'l str); N], V)>,
     ) -> fmt::Result {
         let samples = samples
             .into_iter()
@@ -283,6 +327,16 @@ mod tests {
             figures: watch::channel(Arc::new(figures)).1,
             in_force: watch::channel(Arc::new(in_force)).1,
             problems: Arc::new(move || BTreeMap::from([(Key::new("logging", "ops"), problem.clone())])),
+            pushed: Arc::new(|| {
+                let figures = push::TenantFigures {
+                    requests: BTreeMap::from([("2xx", 4)]),
+                    duration: std::time::Duration::from_millis(1_500),
+                    ..push::TenantFigures::default()
+                };
+                push::Figures {
+                    tenants: BTreeMap::from([(Key::new("logging", "ops"), figures)]),
+                }
+            }),
         });
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -299,6 +353,8 @@ mod tests {
             r#"sluice_agent_delivered_lines_total{pipeline="team/web",tenant="logging/ops"} 5"#,
             r#"sluice_agent_rejected_lines_total{pipeline="team/web",tenant="logging/ops",reason="line_too_long"} 2"#,
             r#"sluice_agent_tenant_problem{tenant="logging/ops",reason="RateLimited"} 1"#,
+            r#"sluice_agent_push_requests_total{tenant="logging/ops",answer="2xx"} 4"#,
+            r#"sluice_agent_push_seconds_total{tenant="logging/ops"} 1.5"#,
             "sluice_agent_read_bytes_total 7",
             "sluice_agent_ready 1",
         ] {

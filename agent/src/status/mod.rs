@@ -2,7 +2,7 @@
 //!
 //! - [`figures`]: what the worker publishes
 //! - [`report`]: figures, problems and what is in force in, the answer of `/status` out
-//! - [`metrics`]: the same in, OpenMetrics out
+//! - [`metrics`]: the same in, `OpenMetrics` out
 //! - [`server`]: `/status` with TLS and a token
 //! - [`admin`]: `/healthz`, `/readyz`, `/metrics` on the plain port
 //! - [`tls`]: certificate, key and token as the operator rotates them
