@@ -99,19 +99,20 @@ impl Server {
     }
 
     fn apiserver(programs: &Path, dir: &Path, ports: [u16; 3]) -> Child {
-        let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls.key");
+        let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+        std::fs::write(dir.join("tokens.csv"), "letmein,test,1,system:masters\n").unwrap();
         let arguments = [
             format!("--etcd-servers=http://127.0.0.1:{}", ports[0]),
             format!("--secure-port={}", ports[2]),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--cert-dir={}", dir.join("certificates").display()),
             "--authorization-mode=AlwaysAllow".to_owned(),
-            "--anonymous-auth=true".to_owned(),
+            format!("--token-auth-file={}", dir.join("tokens.csv").display()),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={key}"),
-            format!("--service-account-signing-key-file={key}"),
+            format!("--service-account-key-file={data}/tls.crt"),
+            format!("--service-account-signing-key-file={data}/tls.key"),
         ];
         launch(
             &programs.join("kube-apiserver"),
@@ -124,6 +125,7 @@ impl Server {
         let mut config = kube::Config::new(format!("https://127.0.0.1:{}", self.ports[2]).parse().unwrap());
         config.accept_invalid_certs = true;
         config.proxy_url = None;
+        config.auth_info = serde_json::from_value(json!({"token": "letmein"})).unwrap();
         Client::try_from(config).unwrap()
     }
 
