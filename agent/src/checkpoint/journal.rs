@@ -23,6 +23,9 @@ pub enum StartError {
     /// It cannot be made or opened.
     #[error("the state folder {0} cannot be used: {1}")]
     Unusable(PathBuf, io::Error),
+    /// The process may open no more files.
+    #[error("the worker cannot start: {0}")]
+    Worker(io::Error),
 }
 
 /// The journal, and what it amounts to.
@@ -52,9 +55,7 @@ impl Journal {
     pub fn open(folder: &Path) -> Result<Self, StartError> {
         let unusable = |error| StartError::Unusable(folder.to_owned(), error);
         fs::create_dir_all(folder).map_err(unusable)?;
-        let lock = File::create(folder.join("lock"))
-            .or_else(|_| File::open(folder))
-            .map_err(unusable)?;
+        let lock = File::create(folder.join("lock")).or_else(|_| File::open(folder)).map_err(unusable)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::Locked(folder.to_owned())),
@@ -140,9 +141,7 @@ impl Journal {
         let (ledger, end) = Ledger::decode(&bytes);
         self.ledger = ledger;
         if end == End::Corrupt {
-            let aside = (1..)
-                .map(|n| self.folder.join(format!("{FILE}.corrupt-{n}")))
-                .find(|path| !path.exists());
+            let aside = (1..).map(|n| self.folder.join(format!("{FILE}.corrupt-{n}"))).find(|path| !path.exists());
             if let Some(aside) = aside {
                 let moved = fs::rename(&path, &aside);
                 tracing::error!(aside = %aside.display(), kept = self.ledger.cursors.len(), moved = moved.is_ok(),
@@ -238,10 +237,7 @@ mod tests {
             let journal = Journal::open(dir.path()).unwrap();
             assert!(journal.set_aside);
             assert_eq!(journal.ledger().pipelines.iter().collect::<Vec<_>>(), ["a"]);
-            assert_eq!(
-                fs::read(dir.path().join(format!("journal.corrupt-{round}"))).unwrap(),
-                bytes
-            );
+            assert_eq!(fs::read(dir.path().join(format!("journal.corrupt-{round}"))).unwrap(), bytes);
         }
     }
 

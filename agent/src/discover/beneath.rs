@@ -27,11 +27,7 @@ pub enum OpenError {
 
 impl From<Errno> for OpenError {
     fn from(errno: Errno) -> Self {
-        if errno == Errno::NOENT {
-            Self::Gone
-        } else {
-            Self::Io(errno.into())
-        }
+        if errno == Errno::NOENT { Self::Gone } else { Self::Io(errno.into()) }
     }
 }
 
@@ -56,25 +52,15 @@ pub struct LogRoot {
     openat2: Cell<bool>,
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 // NONBLOCK, so that no FIFO put in a file's place can hold the thread.
-const REGULAR: OFlags = OFlags::RDONLY
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOCTTY);
+const REGULAR: OFlags =
+    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
 impl LogRoot {
     /// A root at `path`; `links` are the runtime's folders.
     pub fn new(path: PathBuf, links: Vec<PathBuf>) -> Self {
-        Self {
-            path,
-            links,
-            openat2: Cell::new(true),
-        }
+        Self { path, links, openat2: Cell::new(true) }
     }
 
     /// Opens the root itself, which the administrator chose: links are followed.
@@ -96,12 +82,7 @@ impl LogRoot {
             FileType::Symlink => true,
             _ => return Err(OpenError::Refused("it is no regular file")),
         };
-        Ok(Facts {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            link,
-        })
+        Ok(Facts { device: stat.st_dev, inode: stat.st_ino, size: u64::try_from(stat.st_size).unwrap_or(0), link })
     }
 
     /// Opens a regular file in `folder`, or what a link there names in a runtime's folder.
@@ -120,15 +101,7 @@ impl LogRoot {
             return Err(OpenError::Refused("it is no regular file"));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok((
-            File::from(opened),
-            Facts {
-                device: stat.st_dev,
-                inode: stat.st_ino,
-                size,
-                link: false,
-            },
-        ))
+        Ok((File::from(opened), Facts { device: stat.st_dev, inode: stat.st_ino, size, link: false }))
     }
 
     fn linked(&self, folder: &OwnedFd, name: &str) -> Result<OwnedFd, OpenError> {
@@ -141,9 +114,7 @@ impl LogRoot {
                 return Ok(self.beneath(&root, rest, REGULAR)?);
             }
         }
-        Err(OpenError::Refused(
-            "it is a symbolic link that leads out of the log root and the runtime's folders",
-        ))
+        Err(OpenError::Refused("it is a symbolic link that leads out of the log root and the runtime's folders"))
     }
 
     fn beneath(&self, root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -166,9 +137,7 @@ fn by_component(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, E
         match component {
             std::path::Component::Normal(name) => names.push(name),
             std::path::Component::CurDir => {}
-            std::path::Component::Prefix(_)
-            | std::path::Component::RootDir
-            | std::path::Component::ParentDir => {
+            std::path::Component::Prefix(_) | std::path::Component::RootDir | std::path::Component::ParentDir => {
                 return Err(Errno::XDEV);
             }
         }

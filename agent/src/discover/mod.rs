@@ -93,11 +93,7 @@ impl Discovery {
         if overflow || self.next_sweep.is_none_or(|due| due <= now) {
             self.watcher.exhausted = self.watcher.descriptor().is_none();
             self.sweep(&mut found);
-            let pause = if self.watcher.exhausted {
-                SWEEP_WITHOUT_WATCHES
-            } else {
-                SWEEP
-            };
+            let pause = if self.watcher.exhausted { SWEEP_WITHOUT_WATCHES } else { SWEEP };
             self.next_sweep = Some(now + pause);
         } else {
             let mut seen: Vec<Target> = Vec::new();
@@ -147,7 +143,7 @@ impl Discovery {
     /// of the pods.
     fn list_root(&mut self, found: &mut Vec<Found>, all: bool) -> bool {
         let listed = self.root.open().and_then(|root| {
-            if self.root_watch.is_none() {
+            if all || self.root_watch.is_none() {
                 self.root_watch = self.watcher.folder(&root, Target::Root);
             }
             Ok((beneath::list(&root)?, root))
@@ -166,13 +162,7 @@ impl Discovery {
         self.unreadable = None;
         let names: BTreeSet<String> = names.into_iter().collect();
         self.ignored.retain(|name| names.contains(name));
-        for folder in self
-            .pods
-            .keys()
-            .filter(|folder| !names.contains(*folder))
-            .cloned()
-            .collect::<Vec<_>>()
-        {
+        for folder in self.pods.keys().filter(|folder| !names.contains(*folder)).cloned().collect::<Vec<_>>() {
             self.pod_gone(&folder, found);
         }
         for folder in names {
@@ -204,16 +194,9 @@ impl Discovery {
             pod.watch = self.watcher.folder(&opened, Target::Pod(folder.to_owned()));
         }
         let Ok(names) = beneath::list(&opened) else { return };
-        let gone: Vec<String> = pod
-            .containers
-            .keys()
-            .filter(|name| !names.contains(name))
-            .cloned()
-            .collect();
-        let fresh: Vec<String> = names
-            .into_iter()
-            .filter(|name| all || !pod.containers.contains_key(name))
-            .collect();
+        let gone: Vec<String> = pod.containers.keys().filter(|name| !names.contains(name)).cloned().collect();
+        let fresh: Vec<String> =
+            names.into_iter().filter(|name| all || !pod.containers.contains_key(name)).collect();
         for name in gone {
             self.container_gone(folder, &name, found);
         }
@@ -233,24 +216,14 @@ impl Discovery {
                 return;
             }
         };
-        let Some(pod) = self.pods.get_mut(folder) else {
-            return;
-        };
-        let container = pod
-            .containers
-            .entry(name.to_owned())
-            .or_insert_with(|| Container {
-                key: Arc::new(ContainerKey {
-                    folder: folder.to_owned(),
-                    container: name.to_owned(),
-                }),
-                watch: None,
-            });
+        let Some(pod) = self.pods.get_mut(folder) else { return };
+        let container = pod.containers.entry(name.to_owned()).or_insert_with(|| Container {
+            key: Arc::new(ContainerKey { folder: folder.to_owned(), container: name.to_owned() }),
+            watch: None,
+        });
         // Before the listing, so that nothing falls between; again on each one, since the folder may be
         // another of the same name. The kernel knows a folder it watches already.
-        let watch = self
-            .watcher
-            .folder(&opened, Target::Container(Arc::clone(&container.key)));
+        let watch = self.watcher.folder(&opened, Target::Container(Arc::clone(&container.key)));
         if container.watch != watch
             && let Some(old) = std::mem::replace(&mut container.watch, watch)
         {
@@ -263,9 +236,7 @@ impl Discovery {
     }
 
     fn pod_gone(&mut self, folder: &str, found: &mut Vec<Found>) {
-        let Some(pod) = self.pods.remove(folder) else {
-            return;
-        };
+        let Some(pod) = self.pods.remove(folder) else { return };
         for container in pod.containers.into_values() {
             if let Some(watch) = container.watch {
                 self.watcher.remove(watch);
@@ -278,13 +249,7 @@ impl Discovery {
     }
 
     fn container_gone(&mut self, folder: &str, name: &str, found: &mut Vec<Found>) {
-        let Some(container) = self
-            .pods
-            .get_mut(folder)
-            .and_then(|pod| pod.containers.remove(name))
-        else {
-            return;
-        };
+        let Some(container) = self.pods.get_mut(folder).and_then(|pod| pod.containers.remove(name)) else { return };
         if let Some(watch) = container.watch {
             self.watcher.remove(watch);
         }

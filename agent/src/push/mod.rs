@@ -51,10 +51,7 @@ pub struct PushSettings {
 impl Default for PushSettings {
     fn default() -> Self {
         let user_agent = concat!("sluice-agent/", env!("CARGO_PKG_VERSION")).to_owned();
-        Self {
-            allow_local_addresses: false,
-            user_agent,
-        }
+        Self { allow_local_addresses: false, user_agent }
     }
 }
 
@@ -78,9 +75,7 @@ struct Shared {
 
 impl fmt::Debug for Pushers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pushers")
-            .field("settings", &self.shared.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Pushers").field("settings", &self.shared.settings).finish_non_exhaustive()
     }
 }
 
@@ -109,11 +104,7 @@ impl Pushers {
             changed: watch::Sender::new(0),
             figures: Mutex::default(),
         };
-        Self {
-            runtime,
-            tenants: Arc::default(),
-            shared: Arc::new(shared),
-        }
+        Self { runtime, tenants: Arc::default(), shared: Arc::new(shared) }
     }
 
     /// A tenant that is new, changed, or has other credentials. Acts on the very next attempt; a request that

@@ -117,8 +117,7 @@ impl Tenant {
     /// Nothing gets through.
     fn hold(&self, hold: Hold, problem: Problem) {
         self.shared.set_problem(&self.key, Some(problem));
-        self.held
-            .send_if_modified(|held| held.replace(hold) != Some(hold));
+        self.held.send_if_modified(|held| held.replace(hold) != Some(hold));
     }
 
     /// The server takes requests again, or fails in another way: nobody needs to wait for a probe.
@@ -205,19 +204,14 @@ impl Tenant {
                     return Settled::Halve(reason);
                 }
                 Verdict::Hold { cause, hold } => self.hold(hold, problem(cause, client.host())),
-                Verdict::Retry {
-                    cause,
-                    retry_after,
-                    oversize,
-                } => {
+                Verdict::Retry { cause, retry_after, oversize } => {
                     self.release();
                     permit = None;
                     if cause.status == Some(429) {
                         feedback.throttled();
                     }
                     if attempt >= QUIET_ATTEMPTS {
-                        self.shared
-                            .set_problem(&self.key, Some(problem(cause, client.host())));
+                        self.shared.set_problem(&self.key, Some(problem(cause, client.host())));
                         if oversize && part.lines > 1 {
                             return Settled::Halve("too_large");
                         }
@@ -234,25 +228,11 @@ impl Tenant {
 
     fn judge(&self, answer: &Answer, part: &Part) -> Verdict {
         match answer {
-            Answer::Response {
-                status,
-                retry_after,
-                body,
-            } => {
+            Answer::Response { status, retry_after, body } => {
                 let (streams, lines) = (part.streams, part.lines);
-                classify(&Answered {
-                    status: *status,
-                    body,
-                    retry_after: *retry_after,
-                    streams,
-                    lines,
-                })
+                classify(&Answered { status: *status, body, retry_after: *retry_after, streams, lines })
             }
-            Answer::Failed(cause) => Verdict::Retry {
-                cause: *cause,
-                retry_after: None,
-                oversize: false,
-            },
+            Answer::Failed(cause) => Verdict::Retry { cause: *cause, retry_after: None, oversize: false },
         }
     }
 
@@ -267,11 +247,7 @@ impl Tenant {
             Answer::Failed(Cause { status, .. }) => *status,
         };
         let mut figures = lock(&self.shared.figures);
-        figures
-            .tenants
-            .entry(self.key.clone())
-            .or_default()
-            .attempt(status, bytes, took, again);
+        figures.tenants.entry(self.key.clone()).or_default().attempt(status, bytes, took, again);
     }
 
     /// Lines that no answer would ever take.
@@ -297,11 +273,7 @@ impl Tenant {
                 Settled::Halve(reason) => (split::halves(&part.body).map(Vec::from), reason),
             };
             if let Some(smaller) = smaller {
-                lock(&self.shared.figures)
-                    .tenants
-                    .entry(self.key.clone())
-                    .or_default()
-                    .splits += 1;
+                lock(&self.shared.figures).tenants.entry(self.key.clone()).or_default().splits += 1;
                 // The last is taken first, and a stream's lines keep their order.
                 parts.extend(smaller.into_iter().rev());
             } else {
@@ -324,44 +296,18 @@ impl Access {
 
 /// Sends a request until it is acknowledged or refused for good, and says so; silent when the tenant goes.
 pub(super) async fn deliver(tenant: Arc<Tenant>, batch: Batch) {
-    let Batch {
-        id,
-        tenant: key,
-        body,
-        streams,
-        lines,
-        feedback,
-        bytes: _,
-    } = batch;
+    let Batch { id, tenant: key, body, streams, lines, feedback, bytes: _ } = batch;
     let body = Bytes::from(body);
     let work = async {
         // A closed semaphore lets everything through; it is never closed.
         let _permit = tenant.window.acquire().await.ok();
-        tenant
-            .send(
-                Part {
-                    body: body.clone(),
-                    streams,
-                    lines,
-                },
-                &feedback,
-            )
-            .await
+        tenant.send(Part { body: body.clone(), streams, lines }, &feedback).await
     };
     let rejected = tokio::select! {
         () = tenant.gone.cancelled() => return,
         rejected = work => rejected,
     };
     // The connection may still hold a copy for a moment; then the memory is not worth a wait.
-    let body = if body.is_unique() {
-        Vec::from(body)
-    } else {
-        Vec::new()
-    };
-    (tenant.shared.outcomes)(Outcome {
-        id,
-        tenant: key,
-        rejected,
-        body,
-    });
+    let body = if body.is_unique() { Vec::from(body) } else { Vec::new() };
+    (tenant.shared.outcomes)(Outcome { id, tenant: key, rejected, body });
 }

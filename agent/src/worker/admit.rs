@@ -1,0 +1,375 @@
+//! What is in force, what is known of pods and what is found on disk in, cursors out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_engine::document::{Namespace, Pipeline, StartAt};
+use sluice_engine::key::Key;
+use sluice_engine::labels::{Chosen, ContainerFacts};
+
+use super::container::Container;
+use super::core::{Core, Lane};
+use super::cursor::{Cursor, State};
+use super::Sink;
+use crate::checkpoint::record::{Identity, LabelChoice, Record, Watermark};
+use crate::config::InForce;
+use crate::discover::names::{ContainerKey, LogName, PodFolder};
+use crate::metadata::PodFacts;
+use crate::process::select::{Knowledge, Selected, select};
+use crate::process::{Choice, rules_hash};
+use crate::tail::position::{CursorId, Mark, Position};
+
+/// How long until a folder that changed while it was read is listed again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
+/// What is known of a container for its labels.
+pub(super) fn container_facts<'a>(
+    key: &'a ContainerKey,
+    pod: &'a PodFolder,
+    namespace: Option<&'a Namespace>,
+    facts: Option<&'a PodFacts>,
+    node: &'a str,
+) -> ContainerFacts<'a> {
+    ContainerFacts {
+        namespace: &pod.namespace,
+        namespace_labels: namespace.map_or(&NO_LABELS, |namespace| &namespace.labels),
+        pod: &pod.pod,
+        pod_labels: facts.map_or(&NO_LABELS, |facts| &facts.labels),
+        controller: facts.and_then(|facts| facts.controller.as_deref()),
+        container: &key.container,
+        node,
+    }
+}
+
+/// The document's entry of a namespace.
+pub(super) fn namespace<'a>(pipeline: &'a Pipeline, name: &str) -> Option<&'a Namespace> {
+    pipeline.pods.namespaces.iter().find(|namespace| namespace.name == name)
+}
+
+fn identity(key: &ContainerKey, pipeline: &Pipeline, tenant: &Key) -> Identity {
+    Identity {
+        folder: key.folder.clone(),
+        container: key.container.clone(),
+        pipeline: pipeline.uid.clone(),
+        tenant: tenant.to_string(),
+    }
+}
+
+impl<S: Sink> Core<S> {
+    pub(super) fn configure(&mut self, config: Arc<InForce>, now: Instant) {
+        for entry in &config.tenants {
+            let tenant = Arc::clone(&entry.tenant);
+            self.sink.set_tenant(&tenant);
+            match self.tenants.get_mut(&tenant.name) {
+                Some(lane) => lane.tenant = tenant,
+                None => {
+                    self.tenants.insert(tenant.name.clone(), Lane { tenant, ready: VecDeque::new() });
+                }
+            }
+        }
+        for pipeline in &config.pipelines {
+            if !self.journal.ledger().pipelines.contains(&pipeline.uid) {
+                self.journal.append(&Record::PipelineSeen(pipeline.uid.clone()));
+                self.fresh.insert(pipeline.uid.clone(), now);
+            }
+        }
+        self.totals.retain(|(uid, _), _| config.pipelines.iter().any(|pipeline| pipeline.uid == *uid));
+        self.config = config;
+        let keys: Vec<_> = self.containers.keys().cloned().collect();
+        for key in &keys {
+            self.withdraw(key);
+        }
+        self.relist.extend(keys);
+        let config = Arc::clone(&self.config);
+        let gone = |key: &Key| !config.tenants.iter().any(|entry| entry.tenant.name == *key);
+        for key in self.tenants.keys().filter(|key| gone(key)).cloned().collect::<Vec<_>>() {
+            self.sink.remove_tenant(&key);
+            self.tenants.remove(&key);
+        }
+    }
+
+    /// Ends the cursors of a container that are not, or no longer, to be; the others get their pipeline's
+    /// newest content.
+    pub(super) fn withdraw(&mut self, key: &ContainerKey) {
+        let Some(container) = self.containers.get(key) else { return };
+        let mut ended = Vec::new();
+        for id in &container.cursors {
+            let Some(cursor) = self.cursors.get_mut(id) else { continue };
+            let pipeline = self.config.pipelines.iter().find(|pipeline| pipeline.uid == cursor.pipeline.uid);
+            let tenant = self.config.tenants.iter().find(|entry| entry.tenant.name == *cursor.tenant);
+            let facts = self.pods.get(&container.pod.uid);
+            let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
+            let (pod, name) = (&container.pod, &key.container);
+            let kept = pipeline.zip(tenant).filter(|(pipeline, _)| {
+                pipeline.tenants.contains(&cursor.tenant)
+                    && select(pipeline, &self.config.deny, pod, name, known) == Selected::Yes
+            });
+            let Some((pipeline, tenant)) = kept else {
+                ended.push(*id);
+                continue;
+            };
+            let namespace = namespace(pipeline, &pod.namespace);
+            let limits = &tenant.tenant.limits;
+            cursor.joiner.limit(limits.max_line_bytes);
+            cursor.not_before = namespace.and_then(|namespace| namespace.created_at).unwrap_or(i64::MIN);
+            let facts = container_facts(key, pod, namespace, facts, &self.settings.node_name);
+            cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
+            cursor.pipeline = Arc::clone(pipeline);
+        }
+        for id in ended {
+            self.remove_cursor(id);
+        }
+    }
+
+    /// Ends a cursor; the journal keeps its position.
+    pub(super) fn remove_cursor(&mut self, id: CursorId) {
+        self.write_position(id);
+        let Some(cursor) = self.cursors.remove(&id) else { return };
+        self.sink.drop_cursor(id);
+        for choice in &cursor.outlet.choices {
+            self.sink.close_stream(choice.stream);
+        }
+        if let Some(container) = self.containers.get_mut(&cursor.container) {
+            container.cursors.retain(|other| *other != id);
+        }
+    }
+
+    pub(super) fn list_again(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.relist) {
+            if self.containers.get(&key).is_some_and(|container| container.gone) {
+                self.admit(&key, now);
+                continue;
+            }
+            let mut found = Vec::new();
+            self.discovery.list(&key, &mut found);
+            for found in found {
+                self.found(found, now);
+            }
+        }
+    }
+
+    /// Takes in the files of a container that somebody wants, and gives each who wants them a cursor.
+    pub(super) fn listed(
+        &mut self,
+        key: &Arc<ContainerKey>,
+        folder: &OwnedFd,
+        names: Vec<LogName>,
+        now: Instant,
+    ) {
+        let Some(pod) = PodFolder::parse(&key.folder) else { return };
+        if self.settings.own_pod_uid.as_ref() == Some(&pod.uid) {
+            return;
+        }
+        let early = !self.swept;
+        let container = self
+            .containers
+            .entry(Arc::clone(key))
+            .or_insert_with(|| Container::new(Arc::clone(key), pod, early, now));
+        container.gone = false;
+        let (wanted, parked) = self.wanted(key, now);
+        let Some(container) = self.containers.get_mut(key) else { return };
+        container.parked = parked;
+        if wanted.is_empty() && parked.is_none() && container.cursors.is_empty() {
+            return;
+        }
+        let from = if wanted.is_empty() && parked.is_none() {
+            let marks = container.cursors.iter().filter_map(|id| self.cursors.get(id));
+            marks.map(|cursor| cursor.watermark().position.generation).min().unwrap_or(0)
+        } else {
+            0
+        };
+        let complete = container.chain.reconcile(&self.discovery.root, folder, &names, from);
+        if !complete {
+            self.again.insert(Arc::clone(key));
+            self.retry.get_or_insert(now + AGAIN);
+        }
+        if container.names != names || !complete {
+            container.stir(now);
+        } else {
+            container.next_poll = Some(now);
+        }
+        container.names = if complete { names } else { Vec::new() };
+        // With what is missing unknown, a cursor could take a younger file for its own.
+        if complete {
+            self.admit(key, now);
+        }
+    }
+
+    /// The outputs that want a container and have no cursor, and until when others wait for its facts.
+    fn wanted(&self, key: &ContainerKey, now: Instant) -> (Vec<(Arc<Pipeline>, Key)>, Option<Instant>) {
+        let (mut wanted, mut parked) = (Vec::new(), None);
+        let Some(container) = self.containers.get(key) else { return (wanted, parked) };
+        let facts = self.pods.get(&container.pod.uid);
+        let since = self.synced.map_or(container.first_seen, |synced| synced.max(container.first_seen));
+        let deadline = since + self.settings.pod_facts_wait;
+        for pipeline in &self.config.pipelines {
+            for tenant in &pipeline.tenants {
+                let has = |id: &CursorId| {
+                    self.cursors.get(id).is_some_and(|c| c.pipeline.uid == pipeline.uid && *c.tenant == *tenant)
+                };
+                if !self.tenants.contains_key(tenant) || container.cursors.iter().any(has) {
+                    continue;
+                }
+                let known = match facts {
+                    Some(facts) => Knowledge::Facts(facts),
+                    None if now < deadline => Knowledge::Awaited,
+                    None => Knowledge::Missing {
+                        collected: self.journal.ledger().find(&identity(key, pipeline, tenant)).is_some(),
+                    },
+                };
+                match select(pipeline, &self.config.deny, &container.pod, &key.container, known) {
+                    Selected::Yes => wanted.push((Arc::clone(pipeline), tenant.clone())),
+                    Selected::Unknown => parked = Some(deadline),
+                    Selected::No => {}
+                }
+            }
+        }
+        (wanted, parked)
+    }
+
+    /// Lists containers anew whose pods' facts were waited for long enough.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        for (key, container) in &mut self.containers {
+            if container.parked.is_some_and(|until| until <= now) {
+                container.parked = None;
+                self.relist.insert(Arc::clone(key));
+            }
+        }
+    }
+
+    /// Gives each output that wants a container a cursor, where the journal says or where its rules begin.
+    fn admit(&mut self, key: &Arc<ContainerKey>, now: Instant) {
+        let (wanted, _) = self.wanted(key, now);
+        for (pipeline, tenant) in wanted {
+            let identity = identity(key, &pipeline, &tenant);
+            let known = self.journal.ledger().find(&identity);
+            let id = known.unwrap_or(CursorId(self.journal.ledger().next));
+            if known.is_none() {
+                self.journal.append(&Record::Defined(id, identity));
+            }
+            let Some(lane) = self.tenants.get_mut(&tenant) else { continue };
+            let Some(container) = self.containers.get_mut(key) else { continue };
+            let limits = &lane.tenant.limits;
+            let mut cursor = Cursor::new(
+                id,
+                Arc::clone(key),
+                Arc::clone(&pipeline),
+                Arc::new(tenant),
+                limits.max_line_bytes,
+                now,
+            );
+            let namespace = namespace(&pipeline, &container.pod.namespace);
+            cursor.not_before = namespace.and_then(|namespace| namespace.created_at).unwrap_or(i64::MIN);
+            let facts = self.pods.get(&container.pod.uid);
+            let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
+            cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
+
+            let entry = self.journal.ledger().cursors.get(&id).cloned();
+            let mut begins_at_end = false;
+            match entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
+                Some(mark) => {
+                    if !restore(&mut cursor, container, mark, now) {
+                        tracing::warn!(container = %key, pipeline = %pipeline.name,
+                            "the file that was read last is gone: going on with the oldest that is left");
+                        *self.figures.resets.entry("position_lost").or_default() += 1;
+                    }
+                }
+                None => {
+                    let seen = self.fresh.get(&pipeline.uid);
+                    let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
+                    begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                    cursor.position =
+                        if begins_at_end { container.chain.end() } else { container.chain.beginning() };
+                }
+            }
+            for choice in entry.iter().flat_map(|entry| &entry.choices) {
+                let from = choice.from.and_then(|place| container.chain.find(&place).ok()).unwrap_or_default();
+                if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
+                    cursor.outlet.choices.push(choice);
+                }
+            }
+            for flush in entry.iter().flat_map(|entry| &entry.flushes) {
+                let at = container.chain.find(&flush.place).unwrap_or_default();
+                cursor.flushed.push((at, flush.slot));
+            }
+            cursor.dirty = begins_at_end;
+            cursor.state = State::Ready;
+            lane.ready.push_back(id);
+            container.cursors.push(id);
+            container.stir(now);
+            self.cursors.insert(id, cursor);
+            if begins_at_end {
+                self.write_position(id);
+            }
+        }
+    }
+
+    /// Everything on disk has been listed: what the journal knows beyond is gone.
+    pub(super) fn swept(&mut self) {
+        if !std::mem::replace(&mut self.swept, true) {
+            let known: Vec<_> =
+                self.journal.ledger().cursors.iter().map(|(id, entry)| (*id, entry.identity.clone())).collect();
+            for (id, identity) in known {
+                let path = self.settings.log_root.join(&identity.folder).join(&identity.container);
+                let gone = path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+                if gone && !self.cursors.contains_key(&id) {
+                    tracing::debug!(folder = identity.folder, container = identity.container, "gone while away");
+                    self.journal.append(&Record::Dropped(id));
+                }
+            }
+        }
+        let containers = &self.containers;
+        let (pods, deleted) = (&mut self.pods, &mut self.pods_deleted);
+        deleted.retain(|uid| {
+            let needed = containers.values().any(|container| container.pod.uid == *uid);
+            if !needed {
+                pods.remove(uid);
+            }
+            needed
+        });
+    }
+}
+
+/// Puts a cursor where the journal says; false when that content is gone.
+fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: Instant) -> bool {
+    cursor.previous = mark.previous;
+    match container.chain.find(&mark.place) {
+        Ok(position) => {
+            cursor.position = position;
+            if let Some(resume) = mark.resume {
+                let mark = Mark { position, previous: mark.previous, resume: Some(resume) };
+                cursor.joiner.resume(mark, resume, now);
+            }
+            true
+        }
+        Err(survivor) => {
+            cursor.position = survivor;
+            false
+        }
+    }
+}
+
+/// A journaled choice, in use again.
+fn replay<S: Sink>(choice: &LabelChoice, from: Position, tenant: &Key, sink: &mut S) -> Option<Choice> {
+    let chosen: Chosen = serde_json::from_str(&choice.chosen)
+        .inspect_err(|error| tracing::warn!(%error, "journaled labels cannot be read: chosen anew"))
+        .ok()?;
+    Some(in_use(from, choice.rules.clone(), chosen, tenant, sink))
+}
+
+/// A choice with its stream open and its metadata encoded.
+pub(super) fn in_use<S: Sink>(
+    from: Position,
+    rules: String,
+    chosen: Chosen,
+    tenant: &Key,
+    sink: &mut S,
+) -> Choice {
+    let metadata = [0, 1, 2].map(|slot| S::metadata(&Choice::pairs(&chosen, slot)));
+    let stream = sink.open_stream(tenant, &chosen.labels);
+    Choice { from, rules, chosen, stream, metadata }
+}

@@ -1,0 +1,58 @@
+//! One container of the node: its chain of files, who reads it, and when to look again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::discover::names::{ContainerKey, LogName, PodFolder};
+use crate::tail::chain::Chain;
+use crate::tail::position::CursorId;
+
+/// How often a file that grows is read.
+pub(super) const BUSY: Duration = Duration::from_millis(100);
+/// How often an idle one is read where no watch is left.
+pub(super) const UNWATCHED: Duration = Duration::from_secs(1);
+/// After so long without growth a file is idle.
+pub(super) const IDLE_AFTER: Duration = Duration::from_secs(5);
+
+/// One container.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) key: Arc<ContainerKey>,
+    pub(super) pod: PodFolder,
+    pub(super) names: Vec<LogName>,
+    pub(super) chain: Chain,
+    pub(super) cursors: Vec<CursorId>,
+    pub(super) first_seen: Instant,
+    /// It was there when the agent first looked.
+    pub(super) early: bool,
+    /// Its folder is gone: what is held open is read to the end.
+    pub(super) gone: bool,
+    /// Some pipeline waits for facts of its pod until then.
+    pub(super) parked: Option<Instant>,
+    pub(super) next_poll: Option<Instant>,
+    pub(super) last_growth: Instant,
+}
+
+impl Container {
+    pub(super) fn new(key: Arc<ContainerKey>, pod: PodFolder, early: bool, now: Instant) -> Self {
+        Self {
+            key,
+            pod,
+            names: Vec::new(),
+            chain: Chain::default(),
+            cursors: Vec::new(),
+            first_seen: now,
+            early,
+            gone: false,
+            parked: None,
+            next_poll: None,
+            last_growth: now,
+        }
+    }
+
+    /// Something happened to its files: read them often for a while.
+    pub(super) fn stir(&mut self, now: Instant) {
+        self.last_growth = now;
+        self.next_poll = Some(now);
+    }
+}

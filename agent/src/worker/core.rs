@@ -1,0 +1,271 @@
+//! The worker's state, and one turn of it: what changed is taken in, lines are read while there is room,
+//! requests are handed out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_engine::document::Tenant;
+use sluice_engine::key::Key;
+
+use super::container::Container;
+use super::cursor::{Cursor, State};
+use super::{Command, Sink, WorkerSettings};
+use crate::batch::Outcome;
+use crate::checkpoint::journal::{Journal, StartError};
+use crate::config::InForce;
+use crate::discover::names::ContainerKey;
+use crate::discover::{Discovery, Found};
+use crate::metadata::{PodChange, PodFacts};
+use crate::status::figures::{Figures, OutputFigures};
+use crate::tail::position::CursorId;
+
+/// The one read buffer; a line that fills it is taken piecewise.
+pub(super) const BUFFER: usize = 256 << 10;
+/// Bytes read in one turn, so that commands do not wait.
+const TURN: usize = 4 << 20;
+/// How often positions are written and clocks looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything between the files and the requests.
+#[derive(Debug)]
+pub struct Core<S> {
+    pub(super) settings: WorkerSettings,
+    pub(super) sink: S,
+    pub(super) journal: Journal,
+    pub(super) discovery: Discovery,
+    pub(super) config: Arc<InForce>,
+    pub(super) tenants: BTreeMap<Key, Lane>,
+    pub(super) pods: HashMap<String, PodFacts>,
+    pub(super) pods_deleted: BTreeSet<String>,
+    pub(super) synced: Option<Instant>,
+    /// Pipelines that this agent had never seen, and when it did.
+    pub(super) fresh: BTreeMap<String, Instant>,
+    pub(super) containers: BTreeMap<Arc<ContainerKey>, Container>,
+    pub(super) cursors: BTreeMap<CursorId, Cursor>,
+    pub(super) swept: bool,
+    pub(super) buffer: Vec<u8>,
+    pub(super) next_tick: Option<Instant>,
+    pub(super) retry: Option<Instant>,
+    /// Containers to be listed in the next turn, and those to be listed after a pause.
+    pub(super) relist: BTreeSet<Arc<ContainerKey>>,
+    pub(super) again: BTreeSet<Arc<ContainerKey>>,
+    pub(super) draining: bool,
+    pub(super) figures: Figures,
+    pub(super) totals: BTreeMap<(String, Key), OutputFigures>,
+}
+
+/// One tenant's cursors that have something to read.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) ready: VecDeque<CursorId>,
+}
+
+impl<S: Sink> Core<S> {
+    /// A worker that has read its journal and nothing else.
+    ///
+    /// # Errors
+    /// When the state folder cannot be used.
+    pub fn new(settings: WorkerSettings, sink: S) -> Result<Self, StartError> {
+        let journal = Journal::open(&settings.state_dir)?;
+        let discovery = Discovery::new(settings.log_root.clone(), settings.link_roots.clone());
+        let mut figures = Figures::default();
+        if journal.set_aside {
+            figures.resets.insert("journal_corrupt", 1);
+        }
+        Ok(Self {
+            settings,
+            sink,
+            journal,
+            discovery,
+            config: Arc::default(),
+            tenants: BTreeMap::new(),
+            pods: HashMap::new(),
+            pods_deleted: BTreeSet::new(),
+            synced: None,
+            fresh: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            swept: false,
+            buffer: vec![0; BUFFER],
+            next_tick: None,
+            retry: None,
+            relist: BTreeSet::new(),
+            again: BTreeSet::new(),
+            draining: false,
+            figures,
+            totals: BTreeMap::new(),
+        })
+    }
+
+    /// Where entries go.
+    pub fn sink(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// The descriptor that tells of changed folders.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.discovery.watcher.descriptor()
+    }
+
+    /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
+    pub fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Config(config) => self.configure(config, now),
+            Command::Pod(change) => self.pod(change, now),
+            Command::Outcome(outcome) => self.outcome(outcome),
+            Command::Drain(_) => {
+                self.draining = true;
+                self.sink.drain();
+            }
+        }
+    }
+
+    /// One turn; requests go to `send`. Returns when to come again at the latest.
+    pub fn turn(&mut self, now: Instant, send: &dyn Fn(S::Batch)) -> Instant {
+        if !self.draining {
+            for found in self.discovery.turn(now) {
+                self.found(found, now);
+            }
+            self.unpark(now);
+            if self.retry.is_some_and(|due| due <= now) {
+                self.retry = None;
+                self.unblock();
+                self.relist.append(&mut self.again);
+            }
+            self.list_again(now);
+            self.poll(now);
+            let mut budget = TURN;
+            while budget > 0 && self.visit(&mut budget, now) {
+                // What is full goes out, which may make room for what waits.
+                self.seal(now, send);
+            }
+        }
+        self.seal(now, send);
+        if self.next_tick.is_none_or(|due| due <= now) {
+            self.tick(now);
+            self.next_tick = Some(now + TICK);
+        }
+        self.next_due(now)
+    }
+
+    /// Whether nothing more is to be waited for when draining.
+    pub fn is_settled(&self) -> bool {
+        self.cursors.values().all(Cursor::is_settled)
+    }
+
+    /// Writes all positions and makes them durable.
+    pub fn save(&mut self) {
+        self.write_positions();
+        self.journal.sync();
+    }
+
+    fn seal(&mut self, now: Instant, send: &dyn Fn(S::Batch)) {
+        let mut sealed = false;
+        while let Some(batch) = self.sink.seal(now) {
+            // A replay must make the same choices: they are on disk before the first line that shows them.
+            self.journal.sync_urgent();
+            send(batch);
+            sealed = true;
+        }
+        if sealed {
+            self.unblock();
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        let mut rejected = outcome.rejected.clone();
+        for finished in self.sink.complete(outcome) {
+            let Some(cursor) = self.cursors.get_mut(&finished.cursor) else { continue };
+            let Some((mut lines, bytes)) = cursor.finish(finished) else { continue };
+            let total = self.totals.entry((cursor.pipeline.uid.clone(), (*cursor.tenant).clone())).or_default();
+            // Loki names no lines: a request's refusals are counted on its first pieces.
+            for (reason, left) in &mut rejected {
+                let share = (*left).min(lines);
+                if share > 0 {
+                    *total.rejected.entry(reason).or_default() += share;
+                    *left -= share;
+                    lines -= share;
+                }
+            }
+            total.delivered_lines += lines;
+            if lines > 0 {
+                total.delivered_bytes += bytes;
+            }
+        }
+        self.unblock();
+    }
+
+    /// Lets all that wait for room try again.
+    pub(super) fn unblock(&mut self) {
+        for (id, cursor) in &mut self.cursors {
+            if cursor.state == State::Blocked
+                && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
+            {
+                cursor.state = State::Ready;
+                lane.ready.push_back(*id);
+            }
+        }
+    }
+
+    fn pod(&mut self, change: PodChange, now: Instant) {
+        let uid = match change {
+            PodChange::Applied(facts) => {
+                let uid = facts.uid.clone();
+                self.pods_deleted.remove(&uid);
+                if self.pods.insert(uid.clone(), *facts.clone()).is_some_and(|known| known == *facts) {
+                    return;
+                }
+                uid
+            }
+            PodChange::Deleted(uid) => {
+                // Its files outlive it, and its facts with them.
+                self.pods_deleted.insert(uid);
+                return;
+            }
+            PodChange::Synced => {
+                self.synced.get_or_insert(now);
+                return;
+            }
+        };
+        let of_pod: Vec<_> =
+            self.containers.iter().filter(|(_, c)| c.pod.uid == uid).map(|(key, _)| Arc::clone(key)).collect();
+        for key in &of_pod {
+            self.withdraw(key);
+        }
+        self.relist.extend(of_pod);
+    }
+
+    pub(super) fn found(&mut self, found: Found, now: Instant) {
+        match found {
+            Found::Listing(key, folder, names) => self.listed(&key, &folder, names, now),
+            Found::Grown(key) => {
+                if let Some(container) = self.containers.get_mut(&key) {
+                    container.stir(now);
+                }
+            }
+            Found::Gone(key) => {
+                if let Some(container) = self.containers.get_mut(&key) {
+                    container.gone = true;
+                    container.stir(now);
+                }
+            }
+            Found::Swept => self.swept(),
+        }
+    }
+
+    fn next_due(&self, now: Instant) -> Instant {
+        let always = [self.sink.next_due(now), self.next_tick];
+        let due = if self.draining {
+            always.into_iter().flatten().min()
+        } else if !self.relist.is_empty() || self.tenants.values().any(|lane| !lane.ready.is_empty()) {
+            Some(now)
+        } else {
+            let polls = self.containers.values().flat_map(|container| [container.next_poll, container.parked]);
+            polls.chain(always).chain([self.discovery.next_due(), self.retry]).flatten().min()
+        };
+        due.map_or(now + TICK, |due| due.max(now))
+    }
+}

@@ -1,0 +1,330 @@
+//! One reader of one container for one pipeline and tenant: bytes in, entries out, and what of them is
+//! acknowledged.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_engine::cri::{Parser, Timestamp};
+use sluice_engine::document::Pipeline;
+use sluice_engine::key::Key;
+
+use super::sink::{Sink, Taken};
+use crate::batch::{Entry, Finished, PieceId, StreamId};
+use crate::discover::names::ContainerKey;
+use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
+use crate::process::{self, Choice};
+use crate::tail::compressed::Compressed;
+use crate::tail::position::{CursorId, Mark, Position};
+
+/// Bytes before the read position that are compared after a pause.
+pub(super) const TAIL: usize = 64;
+
+/// What a cursor waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its turn.
+    Ready,
+    /// Room in its stream's buffer.
+    Blocked,
+    /// Its file to grow.
+    AtEnd,
+    /// Acknowledgements only: the container is gone and read to its end.
+    Finished,
+}
+
+/// What a cursor put into one stream between two seals.
+#[derive(Debug)]
+struct Outstanding {
+    piece: PieceId,
+    stream: StreamId,
+    mark: Mark,
+    timestamp: Timestamp,
+    lines: u64,
+    bytes: u64,
+}
+
+/// Where entries go, and which of them are not acknowledged.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) id: CursorId,
+    pub(super) choices: Vec<Choice>,
+    outstanding: Vec<Outstanding>,
+}
+
+/// A line of the file that is longer than the buffer.
+#[derive(Clone, Copy, Debug)]
+struct Long {
+    slot: u8,
+    timestamp: Timestamp,
+    mark: Mark,
+    partial: bool,
+    /// Older than the namespace: read and not sent.
+    skipped: bool,
+}
+
+/// One reader.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    pub(super) container: Arc<ContainerKey>,
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) tenant: Arc<Key>,
+    /// Lines older than this, in seconds since 1970, are not sent.
+    pub(super) not_before: i64,
+    pub(super) rules: String,
+    pub(super) position: Position,
+    pub(super) previous: Option<Timestamp>,
+    pub(super) joiner: Joiner,
+    /// Ends of pieces after which a clock ended the line.
+    pub(super) flushed: Vec<(Position, u8)>,
+    pub(super) outlet: Outlet,
+    pub(super) state: State,
+    pub(super) deficit: i64,
+    pub(super) reader: Option<(u32, Compressed)>,
+    /// The bytes before the read position, and whether to compare them before reading on.
+    pub(super) tail: Vec<u8>,
+    pub(super) verify: bool,
+    pub(super) last_read: Instant,
+    /// What the journal says, and whether it may say more by now.
+    pub(super) journaled: Option<Mark>,
+    pub(super) dirty: bool,
+    parser: Parser,
+    long: Option<Long>,
+    pub(super) malformed: u64,
+    pub(super) too_old: u64,
+}
+
+/// Bytes of a file that are at hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) generation: u32,
+    pub(super) offset: u64,
+    /// The buffer is full: a line that fills it is taken piecewise.
+    pub(super) full: bool,
+    /// Nothing follows: what has no line feed is a line.
+    pub(super) last: bool,
+    /// When the file was written last.
+    pub(super) modified: Option<i64>,
+}
+
+impl Cursor {
+    pub(super) fn new(
+        id: CursorId,
+        container: Arc<ContainerKey>,
+        pipeline: Arc<Pipeline>,
+        tenant: Arc<Key>,
+        max_line: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            container,
+            pipeline,
+            tenant,
+            not_before: i64::MIN,
+            rules: String::new(),
+            position: Position::default(),
+            previous: None,
+            joiner: Joiner::new(max_line),
+            flushed: Vec::new(),
+            outlet: Outlet { id, choices: Vec::new(), outstanding: Vec::new() },
+            state: State::AtEnd,
+            deficit: 0,
+            reader: None,
+            tail: Vec::new(),
+            verify: false,
+            last_read: now,
+            journaled: None,
+            dirty: false,
+            parser: Parser::default(),
+            long: None,
+            malformed: 0,
+            too_old: 0,
+        }
+    }
+
+    /// Takes whole lines; returns the bytes taken, and whether the rest found no room.
+    pub(super) fn consume<S: Sink>(&mut self, chunk: &Chunk<'_>, sink: &mut S, now: Instant) -> (usize, bool) {
+        let mut at = 0;
+        while let Some(rest) = chunk.data.get(at..).filter(|rest| !rest.is_empty()) {
+            let (line, taken, more) = match memchr::memchr(b'\n', rest) {
+                Some(end) => (rest.get(..end).unwrap_or_default(), end + 1, false),
+                None if chunk.last => (rest, rest.len(), false),
+                None if at == 0 && chunk.full => (rest, rest.len(), true),
+                None => break,
+            };
+            let start = chunk.offset + at as u64;
+            let after = rest.get(taken..).unwrap_or_default();
+            if self.line(line, after, chunk, start, start + taken as u64, more, sink, now).is_err() {
+                return (at, true);
+            }
+            at += taken;
+        }
+        (at, false)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the innermost step, called from one place")]
+    fn line<S: Sink>(
+        &mut self,
+        line: &[u8],
+        after: &[u8],
+        chunk: &Chunk<'_>,
+        start: u64,
+        end: u64,
+        more: bool,
+        sink: &mut S,
+        now: Instant,
+    ) -> Result<(), NoRoom> {
+        let place = |offset| Position { generation: chunk.generation, offset };
+        let mark = Mark { position: place(start), previous: self.previous, resume: None };
+        let mut seen = self.previous;
+        let mut malformed = false;
+        let (long, content) = if let Some(long) = self.long {
+            (long, line)
+        } else {
+            let parsed = self.parser.parse(line);
+            let (slot, timestamp, partial, content) = if let Ok(line) = parsed {
+                seen = Some(line.timestamp);
+                (join::slot(line.stream), line.timestamp, line.partial, line.content)
+            } else {
+                malformed = true;
+                let timestamp = self.previous.unwrap_or_else(|| self.first_timestamp(after, chunk.modified));
+                (RAW, timestamp, false, line)
+            };
+            let skipped = timestamp.seconds < self.not_before;
+            (Long { slot, timestamp, mark, partial, skipped }, content)
+        };
+        let piece = Piece {
+            slot: long.slot,
+            timestamp: long.timestamp,
+            mark: long.mark,
+            end: place(end),
+            content,
+            more: more || long.partial,
+            continues: self.long.is_some(),
+        };
+        if !long.skipped {
+            self.flush_if_journaled(piece.slot, sink)?;
+            let outlet = &mut self.outlet;
+            self.joiner.feed(&piece, now, |part| outlet.emit(part, sink))?;
+        } else if !more {
+            self.too_old += 1;
+        }
+        self.malformed += u64::from(malformed);
+        self.previous = seen;
+        self.long = more.then_some(long);
+        self.position = place(end);
+        self.dirty = true;
+        if piece.more {
+            // When there is no room now, the next piece or the clock tries again.
+            let _later = self.flush_if_journaled(piece.slot, sink);
+        }
+        Ok(())
+    }
+
+    /// A timestamp for a malformed line that no other line precedes.
+    fn first_timestamp(&mut self, after: &[u8], modified: Option<i64>) -> Timestamp {
+        let mut lines = after.split(|byte| *byte == b'\n');
+        lines
+            .find_map(|line| Some(self.parser.parse(line).ok()?.timestamp))
+            .unwrap_or(Timestamp { seconds: modified.unwrap_or(0), nanos: 0 })
+    }
+
+    /// Ends a slot's line where the journal says that a clock ended it before.
+    fn flush_if_journaled<S: Sink>(&mut self, slot: u8, sink: &mut S) -> Result<(), NoRoom> {
+        if self.flushed.is_empty() {
+            return Ok(());
+        }
+        match self.joiner.open(slot) {
+            Some(open) if self.flushed.contains(&(open.end, slot)) => self.flush(slot, sink),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a slot's open line as it is.
+    pub(super) fn flush<S: Sink>(&mut self, slot: u8, sink: &mut S) -> Result<(), NoRoom> {
+        let outlet = &mut self.outlet;
+        self.joiner.flush(slot, |part| outlet.emit(part, sink))?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Ends all open lines: the container that wrote them is no more.
+    pub(super) fn flush_all<S: Sink>(&mut self, sink: &mut S) -> Result<(), NoRoom> {
+        (0..3).try_for_each(|slot| if self.joiner.open(slot).is_some() { self.flush(slot, sink) } else { Ok(()) })
+    }
+
+    /// Ends a line that was longer than the buffer and ends with its file.
+    pub(super) fn end_long<S: Sink>(&mut self, sink: &mut S) -> Result<(), NoRoom> {
+        if let Some(long) = self.long {
+            if !long.partial && !long.skipped {
+                self.flush(long.slot, sink)?;
+            }
+            self.long = None;
+        }
+        Ok(())
+    }
+
+    /// Everything before this is acknowledged, or needs no acknowledgement.
+    pub(super) fn watermark(&self) -> Mark {
+        let end = Mark { position: self.position, previous: self.previous, resume: None };
+        let end = self.long.map_or(end, |long| long.mark);
+        let open = self.joiner.all().map(|(_, open)| open.mark);
+        let marks = open.chain(self.outlet.outstanding.iter().map(|piece| piece.mark));
+        marks.fold(end, |least, mark| if mark.position <= least.position { mark } else { least })
+    }
+
+    /// Timestamp of the oldest line that was read and not acknowledged.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let waiting = self.outlet.outstanding.iter().map(|piece| piece.timestamp).min();
+        match self.state {
+            State::Ready | State::Blocked => waiting.or(self.previous),
+            State::AtEnd | State::Finished => waiting,
+        }
+    }
+
+    /// Whether everything that was read is acknowledged.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outlet.outstanding.is_empty()
+    }
+
+    /// A piece is finished: its lines and bytes.
+    pub(super) fn finish(&mut self, finished: Finished) -> Option<(u64, u64)> {
+        let at = self.outlet.outstanding.iter().position(|piece| piece.piece == finished.piece)?;
+        let piece = self.outlet.outstanding.remove(at);
+        self.dirty = true;
+        Some((piece.lines, piece.bytes))
+    }
+}
+
+impl Outlet {
+    fn emit<S: Sink>(&mut self, part: &Part<'_>, sink: &mut S) -> Result<(), NoRoom> {
+        let choice = process::at(&self.choices, part.mark.position).ok_or(NoRoom)?;
+        let metadata = choice.metadata.get(usize::from(part.slot)).map_or(&[][..], Vec::as_slice);
+        let entry = Entry { timestamp: part.timestamp, line: part.line, metadata };
+        let bytes = part.line.iter().map(|part| part.len() as u64).sum::<u64>();
+        match sink.append(choice.stream, self.id, &entry) {
+            Taken::NoRoom => return Err(NoRoom),
+            Taken::Opened(piece) => self.outstanding.push(Outstanding {
+                piece,
+                stream: choice.stream,
+                mark: part.mark,
+                timestamp: part.timestamp,
+                lines: 1,
+                bytes,
+            }),
+            Taken::Added => {
+                let stream = choice.stream;
+                if let Some(piece) = self.outstanding.iter_mut().rev().find(|piece| piece.stream == stream) {
+                    // A joined line can have begun before the first one that was complete.
+                    if part.mark.position < piece.mark.position {
+                        piece.mark = part.mark;
+                    }
+                    piece.timestamp = piece.timestamp.min(part.timestamp);
+                    piece.lines += 1;
+                    piece.bytes += bytes;
+                }
+            }
+        }
+        Ok(())
+    }
+}

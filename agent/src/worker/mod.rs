@@ -1,0 +1,57 @@
+//! The thread that runs discover to batch and owns all their state: commands in, requests and figures out.
+//!
+//! [`Core`] is a state machine that is told the time; [`spawn`] runs it.
+
+mod admit;
+mod container;
+mod core;
+mod cursor;
+mod mailbox;
+mod publish;
+mod reading;
+mod sink;
+mod thread;
+mod tick;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::Outcome;
+use crate::config::InForce;
+use crate::metadata::PodChange;
+
+pub use self::core::Core;
+pub use mailbox::{Mailbox, Post, mailbox};
+pub use sink::{Sink, Taken};
+pub use thread::spawn;
+
+/// What the rest of the agent tells the worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Run this from now on.
+    Config(Arc<InForce>),
+    /// A pod of this node changed.
+    Pod(PodChange),
+    /// A request ended.
+    Outcome(Outcome),
+    /// Stop reading, send what is read, wait this long for acknowledgements, write positions, end.
+    Drain(Duration),
+}
+
+/// Where the worker reads and writes, and who it is.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Where kubelet keeps the pods' log folders.
+    pub log_root: PathBuf,
+    /// Folders of the container runtime that symbolic links below the log root may lead into.
+    pub link_roots: Vec<PathBuf>,
+    /// Where the journal is kept.
+    pub state_dir: PathBuf,
+    /// Value of the label `node_name`.
+    pub node_name: String,
+    /// UID of the agent's own pod, which is never collected.
+    pub own_pod_uid: Option<String>,
+    /// How long a container waits for facts of its pod; zero where nobody sends any.
+    pub pod_facts_wait: Duration,
+}

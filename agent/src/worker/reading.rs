@@ -1,0 +1,240 @@
+//! Tenants take turns, and so do the cursors of each: bytes of their files in, entries in the sink out.
+
+use std::time::{Duration, Instant};
+
+use sluice_engine::labels;
+
+use super::admit::{container_facts, in_use, namespace};
+use super::Sink;
+use super::container::{BUSY, IDLE_AFTER, UNWATCHED};
+use super::core::{BUFFER, Core};
+use super::cursor::{Chunk, State, TAIL};
+use crate::checkpoint::record::{LabelChoice, Record};
+use crate::discover::watch::Target;
+use crate::tail::chain::Next;
+use crate::tail::position::{CursorId, Position};
+
+/// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
+const QUANTUM: i64 = 256 << 10;
+/// How long a cursor without room waits when nothing says that there is some.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What one read came to.
+enum Step {
+    /// So many bytes were taken, there may be more.
+    Read(usize),
+    /// The sink has no room for the next line.
+    NoRoom,
+    /// There is nothing more for now.
+    AtEnd,
+    /// There will never be more.
+    Finished,
+}
+
+impl<S: Sink> Core<S> {
+    /// Lets the cursors look again whose files may have grown.
+    pub(super) fn poll(&mut self, now: Instant) {
+        for container in self.containers.values_mut() {
+            if container.next_poll.is_none_or(|due| due > now) {
+                continue;
+            }
+            let mut oldest = u32::MAX;
+            for id in &container.cursors {
+                let Some(cursor) = self.cursors.get_mut(id) else { continue };
+                oldest = oldest.min(cursor.position.generation);
+                // A folder that came back is read on.
+                let waits = cursor.state == State::AtEnd || (cursor.state == State::Finished && !container.gone);
+                if waits
+                    && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
+                {
+                    cursor.state = State::Ready;
+                    cursor.verify = true;
+                    lane.ready.push_back(*id);
+                }
+            }
+            container.next_poll = if container.cursors.is_empty() {
+                None
+            } else if now.duration_since(container.last_growth) < IDLE_AFTER {
+                Some(now + BUSY)
+            } else {
+                // Armed before the read that follows in this turn, so nothing falls between.
+                let watcher = &mut self.discovery.watcher;
+                let target = || Target::File(std::sync::Arc::clone(&container.key));
+                let armed = container.chain.growing(oldest).all(|file| watcher.file(file, target()));
+                (!armed).then_some(now + UNWATCHED)
+            };
+        }
+    }
+
+    /// One turn of one cursor of each tenant; false when nobody has anything to read.
+    pub(super) fn visit(&mut self, budget: &mut usize, now: Instant) -> bool {
+        let turns: Vec<CursorId> =
+            self.tenants.values_mut().filter_map(|lane| lane.ready.pop_front()).collect();
+        for id in &turns {
+            self.take_turn(*id, budget, now);
+        }
+        !turns.is_empty()
+    }
+
+    fn take_turn(&mut self, id: CursorId, budget: &mut usize, now: Instant) {
+        match self.cursors.get_mut(&id) {
+            Some(cursor) if cursor.state == State::Ready => cursor.deficit += QUANTUM,
+            // Removed, or removed and made again since it was queued.
+            _ => return,
+        }
+        loop {
+            let step = self.step(id, now);
+            let Some(cursor) = self.cursors.get_mut(&id) else { return };
+            match step {
+                Step::Read(bytes) => {
+                    *budget = budget.saturating_sub(bytes);
+                    cursor.deficit -= i64::try_from(bytes).unwrap_or(i64::MAX);
+                    if cursor.deficit <= 0 {
+                        if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
+                            lane.ready.push_back(id);
+                        }
+                        return;
+                    }
+                }
+                Step::NoRoom => {
+                    cursor.state = State::Blocked;
+                    cursor.deficit = 0;
+                    self.retry.get_or_insert(now + RETRY);
+                    return;
+                }
+                Step::AtEnd | Step::Finished => {
+                    cursor.state = if matches!(step, Step::AtEnd) { State::AtEnd } else { State::Finished };
+                    cursor.deficit = 0;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads on once.
+    fn step(&mut self, id: CursorId, now: Instant) -> Step {
+        let Some(cursor) = self.cursors.get_mut(&id) else { return Step::Finished };
+        let Some(container) = self.containers.get_mut(&cursor.container) else { return Step::Finished };
+        let sink = &mut self.sink;
+        let Some(number) = container.chain.at_or_after(cursor.position.generation).map(|g| g.number) else {
+            if !container.gone {
+                return Step::AtEnd;
+            }
+            let ended = cursor.end_long(sink).and_then(|()| cursor.flush_all(sink));
+            return if ended.is_ok() { Step::Finished } else { Step::NoRoom };
+        };
+        if number > cursor.position.generation {
+            cursor.go_to(Position { generation: number, offset: 0 });
+        }
+        let offset = cursor.position.offset;
+
+        let read = match container.chain.read(number, offset, &mut self.buffer, &mut cursor.reader) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(container = %container.key, %error, "a log file cannot be read");
+                return Step::AtEnd;
+            }
+        };
+        cursor.last_read = now;
+        let rewritten = if read == 0 {
+            container.chain.is_shorter(number, offset)
+        } else {
+            cursor.verify && !container.chain.continues(number, offset, &cursor.tail)
+        };
+        cursor.verify = false;
+        if rewritten {
+            tracing::warn!(container = %container.key, offset, "a log file was cut or rewritten: read from its beginning");
+            *self.figures.resets.entry("file_rewritten").or_default() += 1;
+            container.chain.replace(number);
+            return Step::Read(1);
+        }
+
+        if read > 0 && cursor.outlet.choices.last().is_none_or(|choice| choice.rules != cursor.rules) {
+            let Some(lane) = self.tenants.get(&*cursor.tenant) else { return Step::AtEnd };
+            let pipeline = &cursor.pipeline;
+            let facts = container_facts(
+                &container.key,
+                &container.pod,
+                namespace(pipeline, &container.pod.namespace),
+                self.pods.get(&container.pod.uid),
+                &self.settings.node_name,
+            );
+            let chosen = labels::choose(&pipeline.labels, &facts, &lane.tenant.limits);
+            let first = cursor.outlet.choices.is_empty();
+            let from = if first { None } else { container.chain.place(cursor.position) };
+            let json = serde_json::to_string(&chosen).unwrap_or_default();
+            let record = LabelChoice { from, rules: cursor.rules.clone(), chosen: json };
+            self.journal.append_urgent(&Record::Chosen(id, record));
+            let from = if first { Position::default() } else { cursor.position };
+            let choice = in_use(from, cursor.rules.clone(), chosen, &cursor.tenant, sink);
+            cursor.outlet.choices.push(choice);
+        }
+
+        let full = read == BUFFER;
+        let data = self.buffer.get(..read).unwrap_or_default();
+        let modified = if cursor.previous.is_none() { container.chain.modified(number) } else { None };
+        let chunk = Chunk { data, generation: number, offset, full, last: false, modified };
+        let malformed = cursor.malformed;
+        let (taken, no_room) = cursor.consume(&chunk, sink, now);
+        self.figures.malformed_lines += cursor.malformed - malformed;
+        self.figures.read_bytes += taken as u64;
+        if taken > 0 {
+            container.last_growth = now;
+            container.next_poll = Some(container.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
+            cursor.remember(data.get(..taken).unwrap_or_default());
+        }
+        if no_room {
+            return Step::NoRoom;
+        }
+        if full {
+            return Step::Read(taken.max(1));
+        }
+
+        // The file's end, for now or for ever.
+        let next = container.chain.after(number, now);
+        if next == Next::Stay && !container.gone {
+            return Step::AtEnd;
+        }
+        let rest = data.get(taken..).unwrap_or_default();
+        let offset = offset + taken as u64;
+        let chunk = Chunk { data: rest, generation: number, offset, full: false, last: true, modified };
+        let malformed = cursor.malformed;
+        let (taken, no_room) = cursor.consume(&chunk, sink, now);
+        self.figures.malformed_lines += cursor.malformed - malformed;
+        self.figures.read_bytes += taken as u64;
+        if no_room || cursor.end_long(sink).is_err() {
+            return Step::NoRoom;
+        }
+        let over = match next {
+            Next::Stay => true,
+            Next::Move { restarted, .. } => restarted,
+        };
+        if over && cursor.flush_all(sink).is_err() {
+            return Step::NoRoom;
+        }
+        match next {
+            Next::Stay => Step::Finished,
+            Next::Move { number, .. } => {
+                cursor.go_to(Position { generation: number, offset: 0 });
+                Step::Read(taken.max(1))
+            }
+        }
+    }
+}
+
+impl super::cursor::Cursor {
+    /// Goes on at the beginning of another generation.
+    fn go_to(&mut self, position: Position) {
+        self.position = position;
+        self.tail.clear();
+        self.verify = false;
+        self.reader = None;
+        self.dirty = true;
+    }
+
+    /// Keeps the last bytes that were taken.
+    fn remember(&mut self, taken: &[u8]) {
+        self.tail.clear();
+        self.tail.extend_from_slice(taken.get(taken.len().saturating_sub(TAIL)..).unwrap_or_default());
+    }
+}

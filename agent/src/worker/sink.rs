@@ -1,0 +1,51 @@
+//! What the worker asks of [`crate::batch`]: a seam, so that tests can see every entry and withhold every
+//! acknowledgement.
+
+use std::time::Instant;
+
+use sluice_engine::document::Tenant;
+use sluice_engine::key::Key;
+
+use crate::batch::{Entry, Finished, Outcome, PieceId, StreamId};
+use crate::tail::position::CursorId;
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the piece that this cursor has open in the stream.
+    Added,
+    /// It is the first of a new piece.
+    Opened(PieceId),
+    /// It was not taken: come back after an outcome or a seal.
+    NoRoom,
+}
+
+/// Takes entries, gives requests.
+pub trait Sink {
+    /// A request.
+    type Batch;
+    /// A tenant is new, or its limits or delivery changed.
+    fn set_tenant(&mut self, tenant: &Tenant);
+    /// A tenant is gone.
+    fn remove_tenant(&mut self, key: &Key);
+    /// The stream of these labels; opened as often as it is closed.
+    fn open_stream(&mut self, tenant: &Key, labels: &str) -> StreamId;
+    /// See [`Sink::open_stream`].
+    fn close_stream(&mut self, stream: StreamId);
+    /// Encodes structured metadata.
+    fn metadata(pairs: &[(&str, &str)]) -> Vec<u8>;
+    /// Adds an entry.
+    fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken;
+    /// Forgets what a cursor added and was not sealed.
+    fn drop_cursor(&mut self, cursor: CursorId);
+    /// The next request that is due.
+    fn seal(&mut self, now: Instant) -> Option<Self::Batch>;
+    /// When to seal again at the latest.
+    fn next_due(&self, now: Instant) -> Option<Instant>;
+    /// Everything is due from now on.
+    fn drain(&mut self);
+    /// A request ended.
+    fn complete(&mut self, outcome: Outcome) -> Vec<Finished>;
+    /// Bytes held.
+    fn held_bytes(&self) -> u64;
+}

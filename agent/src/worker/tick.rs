@@ -1,0 +1,130 @@
+//! Once a second: clocks that end unfinished lines, positions into the journal, files nobody needs closed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Sink;
+use super::core::Core;
+use super::cursor::State;
+use crate::checkpoint::record::{Flush, Record, Watermark};
+use crate::tail::position::CursorId;
+
+/// How long an unfinished line waits for its next piece.
+const PARTIAL: Duration = Duration::from_secs(30);
+/// Decompressors kept at a time; the others begin their file anew when it is their turn.
+const READERS: usize = 16;
+
+impl<S: Sink> Core<S> {
+    pub(super) fn tick(&mut self, now: Instant) {
+        if !self.draining {
+            self.flush_partials(now);
+        }
+        self.write_positions();
+        self.reclaim();
+        self.journal.sync();
+        let mut readers: Vec<_> =
+            self.cursors.iter().filter(|(_, c)| c.reader.is_some()).map(|(id, c)| (c.last_read, *id)).collect();
+        if let Some(surplus) = readers.len().checked_sub(READERS) {
+            readers.sort();
+            for (_, id) in readers.into_iter().take(surplus) {
+                if let Some(cursor) = self.cursors.get_mut(&id) {
+                    cursor.reader = None;
+                }
+            }
+        }
+    }
+
+    fn flush_partials(&mut self, now: Instant) {
+        for (id, cursor) in &mut self.cursors {
+            let due: Vec<_> = cursor
+                .joiner
+                .all()
+                .filter(|(slot, open)| {
+                    now.duration_since(open.since) >= PARTIAL || cursor.flushed.contains(&(open.end, *slot))
+                })
+                .map(|(slot, open)| (slot, open.end))
+                .collect();
+            for (slot, end) in due {
+                if !cursor.flushed.contains(&(end, slot)) {
+                    let container = self.containers.get_mut(&cursor.container);
+                    let Some(place) = container.and_then(|container| container.chain.place(end)) else { continue };
+                    // A clock's choice: a replay must end the line at the same place.
+                    self.journal.append_urgent(&Record::Flushed(*id, Flush { place, slot }));
+                    cursor.flushed.push((end, slot));
+                }
+                // When there is no room, the next second tries again.
+                let _later = cursor.flush(slot, &mut self.sink);
+            }
+        }
+    }
+
+    pub(super) fn write_positions(&mut self) {
+        let dirty: Vec<_> = self.cursors.iter().filter(|(_, cursor)| cursor.dirty).map(|(id, _)| *id).collect();
+        for id in dirty {
+            self.write_position(id);
+        }
+    }
+
+    /// Journals a cursor's watermark, if it moved, and forgets what lies behind it.
+    pub(super) fn write_position(&mut self, id: CursorId) {
+        let Some(cursor) = self.cursors.get_mut(&id) else { return };
+        let Some(container) = self.containers.get_mut(&cursor.container) else { return };
+        cursor.dirty = false;
+        let mark = cursor.watermark();
+        if cursor.journaled == Some(mark) {
+            return;
+        }
+        let Some(place) = container.chain.place(mark.position) else { return };
+        cursor.journaled = Some(mark);
+        let record = Watermark { place, previous: mark.previous, resume: mark.resume };
+        self.journal.append(&Record::Acknowledged(id, record));
+
+        let choices = &mut cursor.outlet.choices;
+        let passed = choices.iter().skip(1).take_while(|choice| choice.from <= mark.position).count();
+        for choice in choices.drain(..passed) {
+            self.sink.close_stream(choice.stream);
+        }
+        let flushes = cursor.flushed.iter().take_while(|(end, _)| *end <= mark.position).count();
+        cursor.flushed.drain(..flushes);
+        if passed + flushes > 0 {
+            let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+            self.journal.append(&Record::Pruned(id, count(passed), count(flushes)));
+        }
+    }
+
+    fn reclaim(&mut self) {
+        let over: Vec<_> = self
+            .cursors
+            .iter()
+            .filter(|(_, cursor)| cursor.state == State::Finished && cursor.is_settled())
+            .filter(|(_, cursor)| self.containers.get(&cursor.container).is_none_or(|container| container.gone))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.remove_cursor(id);
+        }
+        let mut empty = Vec::new();
+        for (key, container) in &mut self.containers {
+            let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
+            match cursors.map(|cursor| cursor.watermark().position.generation).min() {
+                Some(oldest) => container.chain.close_below(oldest),
+                None if container.parked.is_some() => {}
+                None => {
+                    container.chain.close_below(u32::MAX);
+                    if container.gone && !self.relist.contains(key) {
+                        empty.push(Arc::clone(key));
+                    }
+                }
+            }
+        }
+        for key in empty {
+            self.containers.remove(&key);
+            let known = self.journal.ledger().cursors.iter().filter(|(_, entry)| {
+                entry.identity.folder == key.folder && entry.identity.container == key.container
+            });
+            for id in known.map(|(id, _)| *id).collect::<Vec<_>>() {
+                self.journal.append(&Record::Dropped(id));
+            }
+        }
+    }
+}
