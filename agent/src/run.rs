@@ -28,6 +28,7 @@ use crate::status::server::{self, Shared};
 use crate::status::tls::TlsFiles;
 use crate::worker::Command;
 
+mod batches;
 mod path;
 
 /// `EX_USAGE` of sysexits.h: settings that cannot work.

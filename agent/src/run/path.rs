@@ -1,22 +1,34 @@
 //! What is in force and commands in, figures and problems out: worker and pushers as one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use sluice_engine::key::Key;
 use sluice_engine::report::Problem;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::cli::Settings;
+use crate::batch::Batcher;
+use crate::cli::{Mode, Settings};
 use crate::config::{InForce, TenantInForce};
 use crate::push::{self, PushSettings, Pushers};
 use crate::status::figures::Figures;
-use crate::worker::Command;
+use crate::worker::{self, Command, Mailbox, WorkerSettings};
+
+/// How long a container of a cluster waits for its pod's labels before it is read without them.
+const POD_FACTS_WAIT: Duration = Duration::from_secs(10);
+/// Where log folders lead to with runtimes other than containerd and CRI-O, which write into the folders.
+const LINK_ROOTS: [&str; 2] = ["/var/lib/docker/containers", "/var/log/containers"];
+/// For the thread that waits for the worker's end.
+const STACK: usize = 64 << 10;
 
 /// A handle of the worker's thread and the pushers; clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct DataPath {
+    mailbox: Mailbox,
     pushers: Pushers,
     /// Tenants that the pushers know.
     known: Arc<Mutex<BTreeSet<Key>>>,
@@ -26,14 +38,32 @@ pub(super) struct DataPath {
 
 impl DataPath {
     /// Starts both with what is in force.
+    ///
+    /// # Errors
+    /// When the worker cannot start, such as for positions that cannot be read.
     pub(super) fn start(settings: &Settings, in_force: &Arc<InForce>) -> Result<Self, String> {
         let push = PushSettings {
             allow_local_addresses: settings.allow_local_addresses,
             ..PushSettings::default()
         };
-        let pushers = Pushers::new(Handle::current(), push, |_| {});
-        let (figures, ended) = (watch::channel(Arc::default()).1, watch::channel(false).1);
+        // Each of the two is started with a way to the other.
+        let to_worker: Arc<OnceLock<Mailbox>> = Arc::default();
+        let outcomes = Arc::clone(&to_worker);
+        let pushers = Pushers::new(Handle::current(), push, move |outcome| {
+            if let Some(mailbox) = outcomes.get() {
+                mailbox.send(Command::Outcome(outcome));
+            }
+        });
+        let (publish, figures) = watch::channel(Arc::default());
+        let batcher = Batcher::new(usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX));
+        let requests = pushers.clone();
+        let send = Box::new(move |batch| requests.send(batch));
+        let (mailbox, thread) = worker::spawn(worker_settings(settings), batcher, send, publish)
+            .map_err(|error| error.to_string())?;
+        let mailbox = to_worker.get_or_init(|| mailbox).clone();
+        let ended = end_of(thread).map_err(|error| format!("cannot start a thread: {error}"))?;
         let path = Self {
+            mailbox,
             pushers,
             known: Arc::default(),
             figures,
@@ -68,13 +98,9 @@ impl DataPath {
         });
     }
 
-    /// Tells the worker.
-    #[expect(
-        clippy::unused_self,
-        reason = "stands for the mailbox until the worker is merged"
-    )]
+    /// Tells the worker; when it has ended, [`DataPath::ended`] says so.
     pub(super) fn send(&self, command: Command) {
-        drop(command);
+        self.mailbox.send(command);
     }
 
     /// The worker's figures.
@@ -117,4 +143,33 @@ fn is_changed(last: &InForce, next: &TenantInForce) -> bool {
         .iter()
         .find(|old| old.tenant.name == next.tenant.name);
     old.is_none_or(|old| old.tenant != next.tenant || old.credentials != next.credentials)
+}
+
+fn worker_settings(settings: &Settings) -> WorkerSettings {
+    WorkerSettings {
+        log_root: settings.log_root.clone(),
+        link_roots: LINK_ROOTS.map(PathBuf::from).to_vec(),
+        state_dir: settings.state_dir.clone(),
+        node_name: settings.node.clone(),
+        own_pod_uid: Some(settings.pod_uid.clone()).filter(|uid| !uid.is_empty()),
+        pod_facts_wait: match settings.mode {
+            Mode::Cluster { .. } => POD_FACTS_WAIT,
+            Mode::Standalone { .. } => Duration::ZERO,
+        },
+    }
+}
+
+/// Turns true when the thread has ended, be it by a panic.
+fn end_of(thread: JoinHandle<()>) -> std::io::Result<watch::Receiver<bool>> {
+    let (tell, ended) = watch::channel(false);
+    std::thread::Builder::new()
+        .name("worker-end".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            if thread.join().is_err() {
+                tracing::error!("the worker's thread panicked");
+            }
+            tell.send_replace(true);
+        })?;
+    Ok(ended)
 }
