@@ -39,6 +39,8 @@ const EX_FLAGS: u8 = 2;
 const GRACE: Duration = Duration::from_secs(5);
 /// For name resolution and the cache's `fsync`; the default of 2 MiB is not needed.
 const STACK: usize = 512 << 10;
+/// For an answer of the API server.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often lag is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -163,7 +165,7 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
             let files = Files::open(document.clone(), settings.credentials_dir.clone())
                 .map_err(|error| End::Settings(format!("--document: {error}")))?;
             let (out, in_force) = watch::channel(Arc::new(files.in_force()));
-            let path = DataPath::start(&settings, &in_force.borrow()).map_err(End::Failed)?;
+            let path = DataPath::start(&settings, &in_force.borrow()).map_err(End::Settings)?;
             // Nobody knows the pods, and nobody will: labels come from the paths.
             path.send(Command::Pod(PodChange::Synced));
             serve_plain(plain, &path, &in_force);
@@ -177,15 +179,7 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
             status_tls_dir,
         } => {
             let status = bind("--status-listen", *status_listen).await?;
-            let client = kube::Config::incluster()
-                .map_err(|error| error.to_string())
-                .and_then(|config| kube::Client::try_from(config).map_err(|error| error.to_string()))
-                .map_err(|error| {
-                    End::Settings(format!(
-                        "no access to the API server: {error}: run as a Pod with a ServiceAccount, or without a \
-                         cluster by --document FILE"
-                    ))
-                })?;
+            let client = client()?;
             let source = Source {
                 namespace: namespace.clone(),
                 node: settings.node.clone(),
@@ -194,7 +188,7 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
             };
             let keeper: Keeper = cluster::begin(&source);
             let (out, in_force) = watch::channel(Arc::new(keeper.in_force()));
-            let path = DataPath::start(&settings, &in_force.borrow()).map_err(End::Failed)?;
+            let path = DataPath::start(&settings, &in_force.borrow()).map_err(End::Settings)?;
             serve_plain(plain, &path, &in_force);
             serve_status(
                 status,
@@ -213,6 +207,23 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
             Ok(path)
         }
     }
+}
+
+/// The way to the API server, which need not answer yet.
+fn client() -> Result<kube::Client, End> {
+    let connect = || -> Result<kube::Client, String> {
+        let mut config = kube::Config::incluster().map_err(|error| error.to_string())?;
+        // Longer than a watch, which has a time-out of its own; a list that is never answered has none.
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.reset_reader_on_write = true;
+        kube::Client::try_from(config).map_err(|error| error.to_string())
+    };
+    connect().map_err(|error| {
+        End::Settings(format!(
+            "no access to the API server: {error}: run as a Pod with a ServiceAccount, or without a cluster by \
+             --document FILE"
+        ))
+    })
 }
 
 /// Hands every change of what is in force to the data path. A tenant that is gone is forgotten when the

@@ -64,6 +64,7 @@ pub async fn run(client: kube::Client, source: Source, mut keeper: Keeper, out: 
     let mut retry: Option<Instant> = None;
     let mut delays = Backoff::default();
     let mut away = false;
+    let mut told = String::new();
     let publish = |keeper: &Keeper| {
         out.send_replace(Arc::new(keeper.in_force()));
         newest.put(keeper.snapshot().to_bytes());
@@ -73,7 +74,7 @@ pub async fn run(client: kube::Client, source: Source, mut keeper: Keeper, out: 
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else { return };
-                if event.is_ok() && std::mem::take(&mut away) {
+                if !matches!(event, Ok(Event::Init) | Err(_)) && std::mem::take(&mut away) {
                     tracing::info!("the API server is back");
                 }
                 match event {
@@ -104,9 +105,7 @@ pub async fn run(client: kube::Client, source: Source, mut keeper: Keeper, out: 
             }
             Some(answer) = OptionFuture::from(fetching.as_mut()) => {
                 fetching = None;
-                for error in &answer.errors {
-                    tracing::warn!("cannot fetch what ConfigMap {name} names, it is tried again: {error}");
-                }
+                told = tell(&answer, told);
                 retry = (!answer.errors.is_empty()).then(|| Instant::now() + delays.delay());
                 if take(&mut keeper, answer) {
                     publish(&keeper);
@@ -122,6 +121,16 @@ pub async fn run(client: kube::Client, source: Source, mut keeper: Keeper, out: 
 fn start(client: &kube::Client, source: &Source, keeper: &Keeper) -> Option<BoxFuture<'static, Answer>> {
     let missing = keeper.missing();
     (!missing.is_empty()).then(|| fetch::all(client.clone(), source.namespace.clone(), missing).boxed())
+}
+
+/// Says what could not be fetched, once for as long as it is the same.
+fn tell(answer: &Answer, told: String) -> String {
+    let errors: Vec<_> = answer.errors.iter().map(ToString::to_string).collect();
+    let errors = errors.join("; ");
+    if !errors.is_empty() && errors != told {
+        tracing::warn!("cannot fetch what the node's pointer names, it is tried again: {errors}");
+    }
+    errors
 }
 
 /// Puts what was fetched into force; says whether there was anything.

@@ -24,7 +24,8 @@ pub async fn pods(client: kube::Client, node: String, mut out: impl FnMut(PodCha
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                away = false;
+                // The beginning of a list says nothing: it comes before the request.
+                away &= matches!(event, watcher::Event::Init);
                 known
                     .changes(event_of_metadata(event))
                     .into_iter()

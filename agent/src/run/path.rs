@@ -11,7 +11,7 @@ use sluice_engine::report::Problem;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::batch::Batcher;
+use super::batches::{Batches, Pulse};
 use crate::cli::{Mode, Settings};
 use crate::config::{InForce, TenantInForce};
 use crate::push::{self, PushSettings, Pushers};
@@ -22,6 +22,8 @@ use crate::worker::{self, Command, Mailbox, WorkerSettings};
 const POD_FACTS_WAIT: Duration = Duration::from_secs(10);
 /// Where log folders lead to with runtimes other than containerd and CRI-O, which write into the folders.
 const LINK_ROOTS: [&str; 2] = ["/var/lib/docker/containers", "/var/log/containers"];
+/// A worker without a sign of life for so long is stuck; a disk that is slow to sync is not.
+const STUCK: Duration = Duration::from_secs(60);
 /// For the thread that waits for the worker's end.
 const STACK: usize = 64 << 10;
 
@@ -34,6 +36,7 @@ pub(super) struct DataPath {
     known: Arc<Mutex<BTreeSet<Key>>>,
     figures: watch::Receiver<Arc<Figures>>,
     ended: watch::Receiver<bool>,
+    pulse: Pulse,
 }
 
 impl DataPath {
@@ -55,10 +58,14 @@ impl DataPath {
             }
         });
         let (publish, figures) = watch::channel(Arc::default());
-        let batcher = Batcher::new(usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX));
+        let pulse = Pulse::new();
+        let batches = Batches::new(
+            usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX),
+            pulse.clone(),
+        );
         let requests = pushers.clone();
         let send = Box::new(move |batch| requests.send(batch));
-        let (mailbox, thread) = worker::spawn(worker_settings(settings), batcher, send, publish)
+        let (mailbox, thread) = worker::spawn(worker_settings(settings), batches, send, publish)
             .map_err(|error| error.to_string())?;
         let mailbox = to_worker.get_or_init(|| mailbox).clone();
         let ended = end_of(thread).map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -68,6 +75,7 @@ impl DataPath {
             known: Arc::default(),
             figures,
             ended,
+            pulse,
         };
         path.apply(&InForce::default(), in_force);
         Ok(path)
@@ -125,7 +133,7 @@ impl DataPath {
 
     /// Whether the worker makes progress.
     pub(super) fn is_alive(&self) -> bool {
-        !*self.ended.borrow()
+        !*self.ended.borrow() && self.pulse.age() < STUCK
     }
 
     /// Waits for the end of the worker's thread.
