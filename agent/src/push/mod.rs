@@ -166,7 +166,7 @@ impl Shared {
             tracing::warn!(tenant = %key, reason = ?problem.reason, "{}", problem.message);
             problems.insert(key.clone(), problem);
         } else {
-            tracing::info!(tenant = %key, "the tenant's lines flow again");
+            tracing::info!(tenant = %key, "nothing is wrong with the tenant any more");
             problems.remove(key);
         }
         drop(problems);

@@ -101,12 +101,17 @@ impl Tenant {
         let access = match Client::new(tenant, &self.shared.settings) {
             Ok(client) => Access::Ready(Arc::new(client), made),
             Err(problem) => {
-                self.shared.set_problem(&self.key, Some(problem.clone()));
+                self.say(Some(problem.clone()));
                 Access::Wrong(problem, made)
             }
         };
         *lock(&self.probes) = 0;
-        self.access.send_replace(access);
+        let usable = matches!(access, Access::Ready(..));
+        let before = self.access.send_replace(access);
+        // What was wrong with the configuration is right now, whether or not a line comes to show it.
+        if usable && matches!(before, Access::Wrong(..)) {
+            self.say(None);
+        }
     }
 
     /// Ends all its requests.
@@ -114,9 +119,16 @@ impl Tenant {
         self.gone.cancel();
     }
 
+    /// Says what is wrong; a request that ends late says nothing about a tenant that is gone.
+    fn say(&self, problem: Option<Problem>) {
+        if !self.gone.is_cancelled() {
+            self.shared.set_problem(&self.key, problem);
+        }
+    }
+
     /// Nothing gets through.
     fn hold(&self, hold: Hold, problem: Problem) {
-        self.shared.set_problem(&self.key, Some(problem));
+        self.say(Some(problem));
         self.held.send_if_modified(|held| held.replace(hold) != Some(hold));
     }
 
@@ -211,7 +223,7 @@ impl Tenant {
                         feedback.throttled();
                     }
                     if attempt >= QUIET_ATTEMPTS {
-                        self.shared.set_problem(&self.key, Some(problem(cause, client.host())));
+                        self.say(Some(problem(cause, client.host())));
                         if oversize && part.lines > 1 {
                             return Settled::Halve("too_large");
                         }
@@ -238,7 +250,7 @@ impl Tenant {
 
     fn flows(&self) {
         self.release();
-        self.shared.set_problem(&self.key, None);
+        self.say(None);
     }
 
     fn count(&self, answer: &Answer, bytes: usize, took: Duration, again: bool) {
