@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// For name resolution and the cache's `fsync`; the default of 2 MiB is not needed.
 const STACK: usize = 512 << 10;
 /// For an answer of the API server.
-const READ_TIMEOUT: Duration = Duration::from_secs(300);
+const READ_TIMEOUT: Duration = Duration::from_mins(5);
 /// How often lag is looked at.
 const TICK: Duration = Duration::from_secs(1);
 

@@ -105,7 +105,7 @@ pub async fn run(client: kube::Client, source: Source, mut keeper: Keeper, out: 
             }
             Some(answer) = OptionFuture::from(fetching.as_mut()) => {
                 fetching = None;
-                told = tell(&answer, told);
+                told = tell(&answer, &told);
                 retry = (!answer.errors.is_empty()).then(|| Instant::now() + delays.delay());
                 if take(&mut keeper, answer) {
                     publish(&keeper);
@@ -124,7 +124,7 @@ fn start(client: &kube::Client, source: &Source, keeper: &Keeper) -> Option<BoxF
 }
 
 /// Says what could not be fetched, once for as long as it is the same.
-fn tell(answer: &Answer, told: String) -> String {
+fn tell(answer: &Answer, told: &str) -> String {
     let errors: Vec<_> = answer.errors.iter().map(ToString::to_string).collect();
     let errors = errors.join("; ");
     if !errors.is_empty() && errors != told {

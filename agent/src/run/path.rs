@@ -23,7 +23,7 @@ const POD_FACTS_WAIT: Duration = Duration::from_secs(10);
 /// Where log folders lead to with runtimes other than containerd and CRI-O, which write into the folders.
 const LINK_ROOTS: [&str; 2] = ["/var/lib/docker/containers", "/var/log/containers"];
 /// A worker without a sign of life for so long is stuck; a disk that is slow to sync is not.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 /// For the thread that waits for the worker's end.
 const STACK: usize = 64 << 10;
 
