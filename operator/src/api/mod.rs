@@ -4,6 +4,7 @@
 //! - [`conditions`]: condition types and reasons
 //! - [`duration`]: durations as users write them
 //! - [`schema`]: makes the generated schemas structural, small and free of defaults
+//! - [`verdict`]: verdicts in, conditions out; [`writer`]: status in, one request or none out
 //! - [`reference`]: renders the schemas as `docs/crds.md`
 
 pub mod conditions;
@@ -12,6 +13,8 @@ pub mod logpipeline;
 pub mod lokitenant;
 pub mod reference;
 pub mod schema;
+pub mod verdict;
+pub mod writer;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
