@@ -109,7 +109,7 @@ impl Elector {
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease could not be read or taken"),
                 Err(_) => {
-                    tracing::warn!("the Lease could not be read or taken: the API server does not answer")
+                    tracing::warn!("the Lease could not be read or taken: the API server does not answer");
                 }
             }
             tokio::time::sleep(PERIOD).await;
@@ -213,7 +213,7 @@ async fn renew(elector: Elector, lease: Arc<Mutex<Lease>>, lost: CancellationTok
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {
                 match elector.api.get_opt(LEASE).await {
                     Ok(Some(current)) if holder(&current) == Some(elector.identity.as_str()) => {
-                        *held = current
+                        *held = current;
                     }
                     Ok(_) => break,
                     Err(error) => tracing::warn!(%error, "the Lease could not be read"),

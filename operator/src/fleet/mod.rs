@@ -47,7 +47,7 @@ pub use error::Error;
 /// Changes are gathered for this long before a pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A pass is made this often at least, for certificates that end.
-const PERIOD: Duration = Duration::from_secs(3600);
+const PERIOD: Duration = Duration::from_hours(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -106,14 +106,14 @@ pub async fn run(
     view.ready().await;
     desired.complete().await;
     let (told, hears) = watch::channel(Told::default());
-    let observer = observe::observe(
+    let observing = observe::observe(
         client.clone(),
         settings.clone(),
         Arc::clone(&view),
         hears,
         observed,
     );
-    let _observer = AbortOnDropHandle::new(tokio::spawn(observer));
+    let _observer = AbortOnDropHandle::new(tokio::spawn(observing));
     let mut fleet = Fleet {
         writer: Writer::new(client.clone(), &settings.namespace),
         client,
@@ -133,7 +133,7 @@ pub async fn run(
         ours.mark_unchanged();
         nodes_changed.mark_unchanged();
         let nodes = fleet.nodes();
-        match fleet.pass(desired.snapshot(), &nodes, &told).await {
+        match Box::pin(fleet.pass(desired.snapshot(), &nodes, &told)).await {
             Ok(()) => pause = FIRST_PAUSE,
             Err(error @ Error::Deposed { .. }) => return Err(error),
             Err(error) => {
@@ -200,7 +200,7 @@ impl Fleet {
                 certificates: &certificates,
             },
         );
-        let applied = match self.writer.apply(&live, rendered).await {
+        let applied = match Box::pin(self.writer.apply(&live, rendered)).await {
             Ok(applied) => applied,
             Err(error) => {
                 // the Secrets may be others than these by now

@@ -286,9 +286,9 @@ where
         while let Some(event) = stream.next().await {
             match event {
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Ok(_) => signals.iter().for_each(|signal| drop(signal.send_replace(()))),
+                Ok(_) => signals.iter().for_each(|signal| signal.send_replace(())),
                 Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again")
+                    tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
                 }
             }
         }

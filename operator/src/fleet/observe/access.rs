@@ -16,8 +16,8 @@ use sluice_engine::well_known::AGENT;
 
 use crate::fleet::certificates::Certificates;
 
-/// Longer than an agent holds a long-poll.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than the 25 s for which an agent holds a long-poll.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection whose packets are not acknowledged for so long is broken.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use crate::settings::AgentSettings;
 
 /// Whether an agent may run on `node`. Cordoned nodes count: the `DaemonSet`'s controller ignores cordons.
 pub fn allows(node: &Node, agent: &AgentSettings) -> bool {
-    let none = BTreeMap::new();
-    let labels = node.metadata.labels.as_ref().unwrap_or(&none);
+    let unlabelled = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&unlabelled);
     let linux = labels.get("kubernetes.io/os").is_some_and(|os| os == "linux");
     linux
         && agent

@@ -14,12 +14,15 @@ use crate::fleet::observed::Agent;
 /// What the agents say, by node; a node whose agent does not answer is not in it.
 pub type Answers = BTreeMap<String, Arc<Agent>>;
 
+/// An agent's node and its answer, by the UID of its pod.
+type ByPod = BTreeMap<String, (String, Arc<Agent>)>;
+
 /// All polls.
 pub struct Agents {
     told: watch::Receiver<Told>,
     polls: BTreeMap<String, (Peer, AbortOnDropHandle<()>)>,
     /// By pod, so that an old pod's end takes nothing from a new one on the same node.
-    answers: Arc<Mutex<BTreeMap<String, (String, Arc<Agent>)>>>,
+    answers: Arc<Mutex<ByPod>>,
     changed: Arc<Notify>,
 }
 
@@ -64,7 +67,7 @@ impl Agents {
         self.changed.notified().await;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (String, Arc<Agent>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByPod> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,7 +15,7 @@ pub const COMPONENT: &str = "credentials";
 
 /// Renders the Secrets that hold anything, sorted by name. A tenant that no pipeline uses is on no node.
 pub fn render(package: &Package, shares: &Shares, namespace: &str, owner: &Owner) -> Vec<Secret> {
-    let mut shards: BTreeMap<String, BTreeMap<String, ByteString>> = BTreeMap::new();
+    let mut by_secret: BTreeMap<String, BTreeMap<String, ByteString>> = BTreeMap::new();
     for (key, share) in &shares.tenants {
         let Some(credentials) = share
             .credentials
@@ -25,10 +25,10 @@ pub fn render(package: &Package, shares: &Shares, namespace: &str, owner: &Owner
             continue;
         };
         let json = serde_json::to_vec(credentials).unwrap_or_default();
-        let shard = shards.entry(credentials_secret(&share.tenant.uid)).or_default();
+        let shard = by_secret.entry(credentials_secret(&share.tenant.uid)).or_default();
         shard.insert(share.tenant.uid.clone(), ByteString(json));
     }
-    shards
+    by_secret
         .into_iter()
         .map(|(name, data)| Secret {
             metadata: metadata(namespace, name, COMPONENT, owner),
