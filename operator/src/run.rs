@@ -22,9 +22,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::Metrics;
+use crate::admin::{Metrics, serve};
 use crate::api::writer::Writer;
+use crate::cli::Run;
 use crate::cluster::events::Events;
+use crate::cluster::leader::Elector;
 use crate::fleet::desired::Desired;
 use crate::fleet::observed::Observed;
 use crate::logpipeline::authorize::NamespaceFact;
@@ -33,7 +35,8 @@ use crate::reviews::watch::{Change, follow};
 use crate::reviews::{Reviews, ask, watch as rights};
 use crate::tenant::book::Book;
 use crate::tenant::key_of;
-use crate::{logpipeline, tenant};
+use crate::settings::Settings;
+use crate::{fleet, logpipeline, tenant};
 
 /// What the object side needs to know.
 #[derive(Clone, Debug)]
@@ -339,8 +342,111 @@ async fn watch_observed(
     }
 }
 
-/// Resolves when the process is told to end.
-pub async fn told_to_end() -> CancellationToken {
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings are no good.
+    #[error(transparent)]
+    Settings(#[from] crate::settings::Error),
+    /// No way to the API server is known.
+    #[error("the API server cannot be reached: {0}")]
+    Client(String),
+    /// The probes cannot be served.
+    #[error("{0} cannot be served: {1}")]
+    Serve(std::net::SocketAddr, #[source] std::io::Error),
+    /// Another process leads now.
+    #[error("the Lease is lost: another process leads")]
+    Lost,
+    /// The fleet ended.
+    #[error(transparent)]
+    Fleet(#[from] fleet::Error),
+}
+
+/// Runs the operator until it is told to end.
+///
+/// # Errors
+/// When it cannot begin, or loses its office.
+pub async fn run(flags: Run) -> Result<(), Error> {
+    let settings = Settings::load(flags.settings.as_deref(), &flags.namespace)?;
+    log(&flags, &settings);
+    let options = options(&flags, &settings);
+    let client = Client::try_default().await.map_err(|error| Error::Client(error.to_string()))?;
+    let metrics = Metrics::default();
+    metrics.with_registry(|registry| fleet::metrics().register(registry));
+    let ended = told_to_end();
+    let served = serve(flags.listen, metrics.clone(), ended.clone().cancelled_owned());
+    let mut served = AbortOnDropHandle::new(tokio::spawn(served));
+    // Both, the leader and who waits, do what they should.
+    metrics.ready();
+    let elector = Elector::new(client.clone(), &flags.namespace, &flags.identity);
+    let leadership = tokio::select! {
+        leadership = elector.acquire() => leadership,
+        () = ended.cancelled() => return Ok(()),
+        served = &mut served => return served_until(flags.listen, served),
+    };
+    metrics.leading();
+    let result = tokio::select! {
+        result = lead(client, settings, options, metrics, leadership.transitions) => result,
+        () = leadership.lost() => return Err(Error::Lost),
+        () = ended.cancelled() => Ok(()),
+    };
+    // Nothing is written any more, so another process may lead at once.
+    leadership.release().await;
+    result
+}
+
+async fn lead(
+    client: Client,
+    settings: Settings,
+    options: Options,
+    metrics: Metrics,
+    transitions: i32,
+) -> Result<(), Error> {
+    let desired = Desired::default();
+    let (sender, observed) = watch::channel(Arc::new(Observed::default()));
+    let fleet = fleet::run(client.clone(), settings, transitions, desired.clone(), sender);
+    let objects = async {
+        let objects = objects(client, options, metrics, desired.clone(), observed).await;
+        objects.settled().await;
+        desired.mark_complete();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        result = Box::pin(fleet) => result.map_err(Error::Fleet),
+        () = Box::pin(objects) => Ok(()),
+    }
+}
+
+fn served_until(
+    listen: std::net::SocketAddr,
+    served: Result<std::io::Result<()>, tokio::task::JoinError>,
+) -> Result<(), Error> {
+    served.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| Error::Serve(listen, error))
+}
+
+fn options(flags: &Run, settings: &Settings) -> Options {
+    let mut tenant_namespaces = settings.tenant_namespaces.clone();
+    tenant_namespaces.extend(flags.tenant_namespaces.iter().cloned());
+    if tenant_namespaces.is_empty() {
+        tenant_namespaces.insert(flags.namespace.clone());
+    }
+    Options {
+        identity: flags.identity.clone(),
+        tenant_namespaces,
+        review_all_namespaces: flags.review_all_namespaces.unwrap_or(settings.review_all_namespaces),
+        allow_local_addresses: flags.allow_local_addresses || settings.allow_local_addresses,
+    }
+}
+
+fn log(flags: &Run, settings: &Settings) {
+    let level = flags.log.as_deref().unwrap_or(&settings.log_level);
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let format = tracing_subscriber::fmt().with_env_filter(filter);
+    if flags.log_json { format.json().init() } else { format.init() }
+}
+
+/// Cancelled when the process is told to end.
+fn told_to_end() -> CancellationToken {
     let token = CancellationToken::new();
     let ended = token.clone();
     tokio::spawn(async move {
