@@ -1,0 +1,20 @@
+//! A question in, its answer out as soon as there is one; a sentence with the last state when the time is over.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take for which no promise names a time: pods start, images load, caches fill.
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Asks every 100 ms until `look` answers `Ok`; `Err` is the state as it is now.
+pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(state) if start.elapsed() >= limit => {
+                panic!("{what}: not within {} s; last seen: {state}", limit.as_secs())
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
