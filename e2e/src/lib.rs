@@ -8,6 +8,7 @@
 //! - [`workload`]: pods that write numbered lines
 //! - [`loki`]: what a tenant holds, exactly
 //! - [`tally`]: lines in, what is missing, double or out of order out
+//! - [`census`]: which objects there are in which version, and who asked for what
 //! - [`wait`], [`figures`], [`evidence`]: deadlines that name the last state; figures always shown; what to read after a failure
 #![allow(
     clippy::panic,
@@ -16,6 +17,7 @@
     reason = "support of tests: whatever is not as expected ends the test with a sentence; indexing a JSON value yields null"
 )]
 
+pub mod census;
 pub mod cluster;
 pub mod evidence;
 pub mod figures;

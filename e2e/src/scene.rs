@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use futures::FutureExt as _;
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -158,7 +159,7 @@ impl Scene {
         let object = json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": name, "namespace": TENANTS, "labels": labels},
-            "stringData": data,
+            "data": encoded(data),
         });
         let reference = Reference::new("v1", "Secret", Some(TENANTS), &name);
         self.apply_shared(object, reference).await;
@@ -244,4 +245,13 @@ fn merge(object: &mut Value, changes: Value) {
             object.insert(key, value);
         }
     }
+}
+
+/// Texts as a Secret's `data`. Server-side apply of `stringData` would not see a changed value as a change of ours.
+fn encoded(texts: Value) -> Value {
+    let Value::Object(texts) = texts else {
+        return texts;
+    };
+    let encode = |text: Value| json!(ByteString(text.as_str().unwrap_or_default().into()));
+    texts.into_iter().map(|(key, text)| (key, encode(text))).collect()
 }

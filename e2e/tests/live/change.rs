@@ -132,7 +132,8 @@ fn a_changed_namespace_label_is_live_without_a_restart() {
 
         relabel(scene, &namespace, json!({"team": "blue"})).await;
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        // 10 s until nothing is read any more, and what a slow request still carries
+        tokio::time::sleep(Duration::from_secs(15)).await;
         let settled = scene.loki.count(&tenant, &selector).await.unwrap();
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sluice_e2e::scene::{Scene, play};
 use sluice_e2e::sluice::agents_untouched;
 use sluice_e2e::tally::assert_exact;
@@ -12,7 +13,6 @@ use sluice_e2e::wait::{PATIENCE, until};
 use sluice_e2e::workload::{Pod, steady, steady_count};
 
 const SECRET: &str = "a secret of the node, outside of the log root";
-const STAMP: &str = "2026-01-01T00:00:00.000000000Z";
 
 #[test]
 fn hostile_files_cost_neither_other_files_nor_the_agent() {
@@ -29,11 +29,11 @@ fn hostile_files_cost_neither_other_files_nor_the_agent() {
         })
         .await;
         let outside = scene.cluster.folder("node2", "/var/log/sluice-e2e-secret");
-        fs::write(&outside, format!("{STAMP} stdout F {SECRET}\n")).unwrap();
+        fs::write(&outside, line(SECRET)).unwrap();
         let stray = plant(&own, &root, &namespace);
         // it had been read, and now it shrinks
         tokio::time::sleep(Duration::from_secs(3)).await;
-        fs::write(own.join("shrinks/0.log"), format!("{STAMP} stdout F short\n")).unwrap();
+        fs::write(own.join("shrinks/0.log"), line("short")).unwrap();
 
         pod.until_done(&scene.cluster, PATIENCE).await;
         let count = steady_count(500, 20);
@@ -68,15 +68,12 @@ fn plant(own: &Path, root: &Path, namespace: &str) -> Vec<PathBuf> {
         fs::create_dir_all(&folder).unwrap();
         folder.join("0.log")
     };
-    let line = |text: &str| format!("{STAMP} stdout F {text}\n");
-
     let torn = [
         "\n",
         "no header at all\n",
         "2026-01-01T00:00",
         "\n",
-        STAMP,
-        " stdout\n",
+        "2026-01-01T00:00:00.000000000Z stdout\n",
         "\u{0}\u{0}\u{0}\n",
         "9999-99-99T99:99:99Z stdout F x\n",
     ];
@@ -85,11 +82,7 @@ fn plant(own: &Path, root: &Path, namespace: &str) -> Vec<PathBuf> {
         format!("{}{}", torn.concat(), line("after the torn ones")),
     )
     .unwrap();
-    fs::write(
-        container("huge"),
-        format!("{STAMP} stdout F {}", "h".repeat(32 << 20)),
-    )
-    .unwrap();
+    fs::write(container("huge"), line(&"h".repeat(32 << 20)).trim_end()).unwrap();
     fs::write(container("shrinks"), line("first").repeat(1000)).unwrap();
 
     let unreadable = container("unreadable");
@@ -113,6 +106,11 @@ fn plant(own: &Path, root: &Path, namespace: &str) -> Vec<PathBuf> {
         fs::write(stray.join("main/not-a-number.log"), line("of no container")).unwrap();
     }
     strays
+}
+
+/// A line as the runtime would write it now: older ones than its namespace are nobody's.
+fn line(text: &str) -> String {
+    format!("{:.9} stdout F {text}\n", Timestamp::now())
 }
 
 fn folder_of(root: &Path, namespace: &str) -> Result<PathBuf, String> {

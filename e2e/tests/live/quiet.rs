@@ -1,14 +1,14 @@
 //! Where nothing changes nothing is written, and who does the writing may go: another takes over and writes nothing anew.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sluice_e2e::census::{Request, changed, every_kind, requests, settle, versions};
 use sluice_e2e::figures::show;
 use sluice_e2e::objects::{Reference, delete, list, until_condition};
 use sluice_e2e::scene::{Scene, play};
 use sluice_e2e::sluice::{OPERATOR_PODS, agents_untouched, leader, timed, until_ready};
-use sluice_e2e::wait::{PATIENCE, until};
+use sluice_e2e::wait::PATIENCE;
 use sluice_engine::well_known::NAMESPACE;
 
 const QUIET: Duration = Duration::from_mins(1);
@@ -17,27 +17,46 @@ const QUIET: Duration = Duration::from_mins(1);
 fn a_quiet_cluster_writes_nothing() {
     play("quiet", async |scene: &Scene| {
         scene.ready_team("a").await;
-        settle(scene).await;
-        let before = versions(scene, &every_kind(scene).await).await;
-        let requests = requests(scene);
+        settle(&scene.cluster).await;
+        let kinds = every_kind(&scene.cluster).await;
+        let (before, asked) = (versions(&scene.cluster, &kinds).await, requests(&scene.cluster));
         tokio::time::sleep(QUIET).await;
-        let after = versions(scene, &every_kind(scene).await).await;
-        let asked = self::requests(scene);
-        let asked: Vec<String> = asked
-            .iter()
-            .map(|(what, times)| format!("{what}: {}", times - requests.get(what).unwrap_or(&0)))
-            .filter(|line| !line.ends_with(": 0"))
-            .collect();
+        let (after, answered) = (versions(&scene.cluster, &kinds).await, requests(&scene.cluster));
+
+        let new = answered.iter().filter_map(|(request, times)| {
+            let times = times - asked.get(request).unwrap_or(&0);
+            (times > 0).then_some((request, times))
+        });
+        let new: Vec<(&Request, u64)> = new.collect();
         show(&format!(
-            "{} objects; requests of a quiet minute: {}",
-            before.len(),
-            asked.join(", ")
+            "{} objects, none written; requests of a quiet minute:",
+            before.len()
         ));
+        for (
+            Request {
+                account,
+                verb,
+                resource,
+            },
+            times,
+        ) in &new
+        {
+            show(&format!("  {account}: {times} x {verb} {resource}"));
+        }
         assert_eq!(
             changed(&before, &after),
             Vec::<String>::new(),
             "objects written in a quiet minute"
         );
+        // reviews are questions, though their verb is create
+        let writes = |request: &Request| !["get", "list", "watch"].contains(&request.verb.as_str());
+        let exempt =
+            |request: &Request| request.resource == "leases" || request.resource.ends_with("reviews");
+        let written: Vec<_> = new
+            .iter()
+            .filter(|(request, _)| writes(request) && !exempt(request))
+            .collect();
+        assert!(written.is_empty(), "writes in a quiet minute: {written:?}");
     });
 }
 
@@ -45,9 +64,9 @@ fn a_quiet_cluster_writes_nothing() {
 fn a_restarted_operator_rewrites_nothing() {
     play("operator-restart", async |scene: &Scene| {
         scene.ready_team("a").await;
-        settle(scene).await;
+        settle(&scene.cluster).await;
         let kinds = "configmaps,secrets,daemonsets.apps,services,serviceaccounts,rolebindings.rbac.authorization.k8s.io,logpipelines.sluice.dev,lokitenants.sluice.dev";
-        let before = versions(scene, kinds).await;
+        let before = versions(&scene.cluster, kinds).await;
         let agents = agents_untouched(&scene.cluster).await;
         for pod in list(&scene.cluster, "v1", "Pod", Some(NAMESPACE), OPERATOR_PODS).await {
             delete(
@@ -67,7 +86,7 @@ fn a_restarted_operator_rewrites_nothing() {
         .await;
         // a new leader asks everything anew; time enough to write, if it were to
         tokio::time::sleep(Duration::from_secs(20)).await;
-        let after = versions(scene, kinds).await;
+        let after = versions(&scene.cluster, kinds).await;
         assert_eq!(
             changed(&before, &after),
             Vec::<String>::new(),
@@ -183,100 +202,4 @@ async fn another_leads(scene: &Scene, old: &str) -> Result<(), String> {
     } else {
         Err(format!("{holder:?} holds the Lease"))
     }
-}
-
-/// Waits until what earlier tests left has come to rest: nothing changed for 15 s.
-async fn settle(scene: &Scene) {
-    let kinds = every_kind(scene).await;
-    let mut last = versions(scene, &kinds).await;
-    let mut since = Instant::now();
-    until("rest", Duration::from_mins(4), async || {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = versions(scene, &kinds).await;
-        if now != last {
-            let moved = changed(&last, &now);
-            last = now;
-            since = Instant::now();
-            return Err(moved.join(", "));
-        }
-        if since.elapsed() >= Duration::from_secs(15) {
-            Ok(())
-        } else {
-            Err("at rest, but not for long".to_owned())
-        }
-    })
-    .await;
-}
-
-/// Every namespaced kind that can be listed, ours among them, except the Lease and what merely mirrors others.
-async fn every_kind(scene: &Scene) -> String {
-    let kinds = scene
-        .cluster
-        .run(
-            "kubectl",
-            &["api-resources", "--namespaced", "--verbs=list", "-o", "name"],
-        )
-        .await;
-    let kinds: Vec<&str> = kinds
-        .lines()
-        .filter(|kind| !kind.starts_with("leases.") && !kind.ends_with("metrics.k8s.io"))
-        .collect();
-    kinds.join(",")
-}
-
-/// `resourceVersion` by kind and name: of all objects of the operator's namespace, and of all custom resources.
-async fn versions(scene: &Scene, kinds: &str) -> BTreeMap<String, String> {
-    let template = "{range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
-    let output = format!("jsonpath={template}");
-    let ours = scene
-        .cluster
-        .run("kubectl", &["get", kinds, "-n", NAMESPACE, "-o", &output])
-        .await;
-    let resources = scene
-        .cluster
-        .run(
-            "kubectl",
-            &["get", "logpipelines,lokitenants", "-A", "-o", &output],
-        )
-        .await;
-    let lines = ours.lines().chain(resources.lines());
-    lines
-        .filter_map(|line| line.rsplit_once(' '))
-        .map(|(object, version)| (object.to_owned(), version.to_owned()))
-        .collect()
-}
-
-fn changed(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
-    let mut names: Vec<String> = after
-        .iter()
-        .filter(|(name, version)| before.get(*name) != Some(version))
-        .map(|(name, _)| name.clone())
-        .collect();
-    names.extend(
-        before
-            .keys()
-            .filter(|name| !after.contains_key(*name))
-            .map(|name| format!("{name} (gone)")),
-    );
-    names
-}
-
-/// How often Sluice's accounts asked what of the API server, by the cluster's audit log.
-fn requests(scene: &Scene) -> BTreeMap<String, u64> {
-    let path = std::path::Path::new(scene.cluster.variable("SLUICE_CLUSTER_STATE")).join("logs/audit.log");
-    let mut times = BTreeMap::new();
-    for line in std::fs::read_to_string(path).unwrap().lines() {
-        let event: Value = serde_json::from_str(line).unwrap_or_default();
-        let text = |pointer: &str| {
-            event
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        *times
-            .entry(format!("{} {}", text("/verb"), text("/objectRef/resource")))
-            .or_default() += 1;
-    }
-    times
 }
