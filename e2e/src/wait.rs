@@ -15,9 +15,11 @@ pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -
             Ok(found) => return found,
             Err(state) => state,
         };
-        if start.elapsed() >= limit {
-            panic!("{what}: not within {} s; last seen: {state}", limit.as_secs());
-        }
+        assert!(
+            start.elapsed() < limit,
+            "{what}: not within {} s; last seen: {state}",
+            limit.as_secs()
+        );
         tokio::time::sleep(asked.elapsed().max(Duration::from_millis(100))).await;
     }
 }
