@@ -70,16 +70,11 @@ impl Writer {
         let end = start + self.shape.size() - 1;
         match self.shape {
             Shape::Json => {
-                out.resize(end - 2, b'.');
+                self.fill(end - 2, out)?;
                 out.extend_from_slice(b"\"}");
             }
             Shape::Short => out.resize(end, b' '),
-            Shape::Random => {
-                while out.len() < end {
-                    write!(out, "{:016x}", self.random())?;
-                }
-                out.truncate(end);
-            }
+            Shape::Random => self.fill(end, out)?,
         }
         out.push(b'\n');
         Ok(())
@@ -92,10 +87,19 @@ impl Writer {
             Shape::Short => write!(out, "seq={number:012} GET /items/{item} 200 {time}ms"),
             Shape::Json => write!(
                 out,
-                r#"{{"level":"info","logger":"http","message":"served seq={number:012}","method":"GET","path":"/api/v1/items/{item}","status":200,"duration_ms":{time},"trace_id":"{random:016x}","agent":"Mozilla/5.0 "#
+                r#"{{"level":"info","logger":"http","message":"served seq={number:012}","method":"GET","path":"/api/v1/items/{item}","status":200,"duration_ms":{time},"trace_id":"{random:016x}","agent":"Mozilla/5.0","id":""#
             ),
             Shape::Random => write!(out, "seq={number:012} "),
         }
+    }
+
+    /// Random digits up to a length of the whole.
+    fn fill(&mut self, end: usize, out: &mut Vec<u8>) -> std::io::Result<()> {
+        while out.len() < end {
+            write!(out, "{:016x}", self.random())?;
+        }
+        out.truncate(end);
+        Ok(())
     }
 
     /// `SplitMix64`: quick, and the same on every machine.

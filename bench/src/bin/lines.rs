@@ -61,12 +61,16 @@ fn at_once(args: &Args) -> io::Result<()> {
     for index in 0..args.files {
         let end = args.lines * (index as u64 + 1) / args.files as u64;
         let step = SPAN / i32::try_from((end - number).max(1)).unwrap_or(i32::MAX);
+        // Clocks are not regular: a part of each step is scattered, or timestamps compress too well.
+        let scatter = u64::try_from(step.as_nanos()).unwrap_or(1).max(1);
         let mut at = begin;
         let mut file = create(args, index)?;
         let mut writer = Writer::new(args.shape, index as u64);
         let mut out = Vec::with_capacity(CHUNK);
         while number < end {
-            writer.append(number, at, &mut out)?;
+            let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
+            let late = SignedDuration::from_nanos((hash % scatter).cast_signed());
+            writer.append(number, at + late, &mut out)?;
             number += 1;
             at += step;
             if out.len() + args.shape.size() > CHUNK || number == end {
