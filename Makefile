@@ -7,6 +7,8 @@ export CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
 
 VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGES := $(foreach part,agent operator,$(SLUICE_CACHE)/images/sluice-$(part)-$(VERSION).tar)
+DENY_VERSION := 0.20.2
+DENY := $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 # the tests' way to the cluster and to Kubernetes' programs
 ENV = eval "$$(e2e/cluster/cluster env)" &&
 
@@ -17,6 +19,9 @@ fmt-check: ## fail where the Rust code is not formatted
 	cargo fmt --all --check
 clippy: ## lint; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+deny: ## which crates may be linked, and under which licences
+	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+	$(DENY) --log-level error check bans licenses sources
 generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
 	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds
 	for copy in charts/sluice/crds config/crd; do install -D --mode=644 --target-directory=$$copy crds/*.yaml; done
@@ -25,7 +30,7 @@ check-generated: generate ## fail where a generated file is not what the types s
 
 ##@ Tests
 test: ## every suite in order, each with its time
-	.ci/suites fmt-check clippy check-generated test-unit test-api test-live
+	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
 test-api: deps tools ## API: the operator beside a real API server and etcd
