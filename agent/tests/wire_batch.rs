@@ -1,16 +1,16 @@
 //! Entries in, sealed requests out, pieces finished: the batcher as the worker uses it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
 use sluice_agent::batch::{Append, Batch, Batcher, Entry, Finished, Outcome, StreamId, encode};
 use sluice_agent::tail::position::CursorId;
 use sluice_engine::cri::Timestamp;
 use sluice_engine::document::{Auth, Delivery, Limits, Tenant, Tls};
 use sluice_engine::key::Key;
 
+#[path = "support/once.rs"]
+mod once;
 #[path = "support/proto.rs"]
 mod proto;
 
@@ -57,7 +57,10 @@ fn batcher(pool: usize, limits: Limits) -> Batcher {
 
 fn add(batcher: &mut Batcher, stream: StreamId, cursor: u32, line: &str) -> Append {
     let entry = Entry {
-        timestamp: Timestamp { seconds: 1_795_197_000, nanos: 5 },
+        timestamp: Timestamp {
+            seconds: 1_795_197_000,
+            nanos: 5,
+        },
         line: &[line.as_bytes()],
         metadata: &encode::metadata(&[("pod", "p")]),
     };
@@ -66,7 +69,12 @@ fn add(batcher: &mut Batcher, stream: StreamId, cursor: u32, line: &str) -> Appe
 
 fn done(batcher: &mut Batcher, batch: Batch) -> Vec<Finished> {
     let Batch { id, tenant, body, .. } = batch;
-    batcher.complete(Outcome { id, tenant, rejected: Vec::new(), body })
+    batcher.complete(Outcome {
+        id,
+        tenant,
+        rejected: Vec::new(),
+        body,
+    })
 }
 
 fn seal_all(batcher: &mut Batcher, now: Instant) -> Vec<Batch> {
@@ -90,11 +98,17 @@ fn an_entry_is_what_loki_reads() {
     let now = Instant::now();
     let stream = batcher.open_stream(&key("a"), r#"{app="x"}"#);
     let entry = Entry {
-        timestamp: Timestamp { seconds: -5, nanos: 7 },
+        timestamp: Timestamp {
+            seconds: -5,
+            nanos: 7,
+        },
         line: &[b"hello, ", b"", b"world"],
         metadata: &encode::metadata(&[("pod", "p-1"), ("stream", "stderr")]),
     };
-    assert!(matches!(batcher.append(stream, CursorId(1), &entry), Append::Opened(_)));
+    assert!(matches!(
+        batcher.append(stream, CursorId(1), &entry),
+        Append::Opened(_)
+    ));
     assert_eq!(batcher.append(stream, CursorId(1), &entry), Append::Added);
     assert!(batcher.seal(now).is_none());
     assert_eq!(batcher.next_due(now), Some(now + SECOND));
@@ -106,8 +120,18 @@ fn an_entry_is_what_loki_reads() {
     assert_eq!(stream.labels, r#"{app="x"}"#);
     let entry = &stream.entries[0];
     assert_eq!(entry.line, "hello, world");
-    assert_eq!(entry.timestamp, Some(proto::Timestamp { seconds: -5, nanos: 7 }));
-    let pairs: Vec<(&str, &str)> = entry.metadata.iter().map(|pair| (&*pair.name, &*pair.value)).collect();
+    assert_eq!(
+        entry.timestamp,
+        Some(proto::Timestamp {
+            seconds: -5,
+            nanos: 7
+        })
+    );
+    let pairs: Vec<(&str, &str)> = entry
+        .metadata
+        .iter()
+        .map(|pair| (&*pair.name, &*pair.value))
+        .collect();
     assert_eq!(pairs, [("pod", "p-1"), ("stream", "stderr")]);
 }
 
@@ -115,13 +139,18 @@ fn an_entry_is_what_loki_reads() {
 fn new_streams_travel_alone_and_then_share() {
     let mut batcher = batcher(4 * MIB, wide());
     let begin = Instant::now();
-    let streams: Vec<StreamId> = (0..3).map(|n| batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"))).collect();
+    let streams: Vec<StreamId> = (0..3)
+        .map(|n| batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}")))
+        .collect();
     for stream in &streams {
         add(&mut batcher, *stream, stream.0, "one");
     }
     assert!(batcher.seal(begin).is_none());
     let mut alone = seal_all(&mut batcher, begin + SECOND);
-    assert_eq!(alone.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(
+        alone.iter().map(|batch| batch.streams).collect::<Vec<_>>(),
+        [1, 1]
+    );
     // Two first ones at a time: a third must not keep known streams waiting.
     let answered = alone.remove(0);
     assert_eq!(done(&mut batcher, answered).len(), 1);
@@ -153,7 +182,13 @@ fn new_streams_travel_alone_and_then_share() {
         add(&mut batcher, *stream, stream.0, "three");
     }
     batcher.seal(later);
-    assert_eq!(seal_all(&mut batcher, later + SECOND).iter().map(|batch| batch.streams).sum::<u32>(), 2);
+    assert_eq!(
+        seal_all(&mut batcher, later + SECOND)
+            .iter()
+            .map(|batch| batch.streams)
+            .sum::<u32>(),
+        2
+    );
 }
 
 #[test]
@@ -193,8 +228,9 @@ fn a_heavy_stream_travels_alone_in_requests_of_their_size_one_at_a_time() {
 fn four_requests_are_under_way_at_most_and_two_of_them_first_ones() {
     let mut batcher = batcher(16 * MIB, wide());
     let begin = Instant::now();
-    let known: Vec<StreamId> =
-        (0..5).map(|n| warm(&mut batcher, "a", &format!("{{known=\"{n}\"}}"), begin)).collect();
+    let known: Vec<StreamId> = (0..5)
+        .map(|n| warm(&mut batcher, "a", &format!("{{known=\"{n}\"}}"), begin))
+        .collect();
     for n in 0..5 {
         let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
         add(&mut batcher, stream, 1, "x");
@@ -254,7 +290,13 @@ fn limits_are_kept_by_waiting() {
 
 #[test]
 fn refusals_slow_the_tenant_down_and_slow_answers_stretch_its_wait() {
-    let mut batcher = batcher(64 * MIB, Limits { burst_bytes: 1 << 20, ..Limits::default() });
+    let mut batcher = batcher(
+        64 * MIB,
+        Limits {
+            burst_bytes: 1 << 20,
+            ..Limits::default()
+        },
+    );
     let begin = Instant::now();
     let stream = batcher.open_stream(&key("a"), "{n=\"1\"}");
     let line = "x".repeat(1000);
@@ -300,14 +342,20 @@ fn a_tenant_that_is_stuck_leaves_room_for_the_others() {
     let line = "x".repeat(1000);
     let fill = |batcher: &mut Batcher, tenant: &str| {
         let stream = batcher.open_stream(&key(tenant), "{n=\"1\"}");
-        (0..10_000).take_while(|_| add(batcher, stream, 1, &line) != Append::NoRoom).count()
+        (0..10_000)
+            .take_while(|_| add(batcher, stream, 1, &line) != Append::NoRoom)
+            .count()
     };
     let mut alone = Batcher::new(4 * MIB);
     assert!(fill(&mut alone, "x") > 4_000);
     for name in ["b", "c"] {
         batcher.set_tenant(&tenant(name, wide(), Delivery::default()));
     }
-    let (a, b, c) = (fill(&mut batcher, "a"), fill(&mut batcher, "b"), fill(&mut batcher, "c"));
+    let (a, b, c) = (
+        fill(&mut batcher, "a"),
+        fill(&mut batcher, "b"),
+        fill(&mut batcher, "c"),
+    );
     assert!((1_900..=2_100).contains(&a), "{a}");
     // Two tenants that are stuck leave the third its sixth.
     assert!(b > 1_200 && c > 600, "{b} {c}");
@@ -333,11 +381,21 @@ fn a_dropped_cursor_takes_its_lines_along_and_leaves_others() {
     batcher.drain();
     let rest = seal_all(&mut batcher, now + 2 * SECOND);
     assert_eq!(rest.len(), 1);
-    let lines: Vec<String> =
-        proto::decode(&rest[0].body).streams.into_iter().flat_map(|s| s.entries).map(|e| e.line).collect();
+    let lines: Vec<String> = proto::decode(&rest[0].body)
+        .streams
+        .into_iter()
+        .flat_map(|s| s.entries)
+        .map(|e| e.line)
+        .collect();
     assert_eq!(lines, ["mixed one", "mixed two"]);
     for batch in rest {
-        assert_eq!(done(&mut batcher, batch).iter().map(|piece| piece.cursor).collect::<Vec<_>>(), [CursorId(2)]);
+        assert_eq!(
+            done(&mut batcher, batch)
+                .iter()
+                .map(|piece| piece.cursor)
+                .collect::<Vec<_>>(),
+            [CursorId(2)]
+        );
     }
     assert_eq!(done(&mut batcher, under_way).len(), 1);
 }
@@ -377,93 +435,4 @@ fn streams_are_counted_and_an_idle_batcher_is_small() {
     let batch = batcher.seal(now + 13 * SECOND).unwrap();
     batcher.remove_tenant(&key("a"));
     assert!(done(&mut batcher, batch).is_empty());
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Add { stream: usize, cursor: u32, len: usize },
-    Pass(u64),
-    Answer(usize),
-    Reopen(usize),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (0_usize..6, 0_u32..3, 0_usize..30_000).prop_map(|(stream, cursor, len)| Step::Add { stream, cursor, len }),
-        2 => (0_u64..1_500).prop_map(Step::Pass),
-        2 => (0_usize..4).prop_map(Step::Answer),
-        1 => (0_usize..6).prop_map(Step::Reopen),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-    #[test]
-    fn every_line_is_sent_once_in_order_and_every_piece_finishes(
-        steps in proptest::collection::vec(step(), 1..120), batch_kib in 16_u64..200,
-    ) {
-        let mut batcher = Batcher::new(2 * MIB);
-        let delivery = Delivery { batch_bytes: batch_kib << 10, ..Delivery::default() };
-        for name in ["a", "b"] {
-            batcher.set_tenant(&tenant(name, wide(), delivery));
-        }
-        let open = |batcher: &mut Batcher, n: usize| {
-            batcher.open_stream(&key(if n < 3 { "a" } else { "b" }), &format!("{{n=\"{n}\"}}"))
-        };
-        let mut streams: Vec<StreamId> = (0..6).map(|n| open(&mut batcher, n)).collect();
-        let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let mut got: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let (mut opened, mut finished) = (BTreeSet::new(), BTreeSet::new());
-        let mut under_way: Vec<Batch> = Vec::new();
-        let mut now = Instant::now();
-        let mut number = 0;
-        let mut take = |batcher: &mut Batcher, under_way: &mut Vec<Batch>, now: Instant| {
-            for batch in seal_all(batcher, now) {
-                let request = proto::decode(&batch.body);
-                assert_eq!(request.lines(), batch.lines as usize);
-                for stream in request.streams {
-                    assert!(stream.entries.len() == 1 || snap::raw::decompress_len(&batch.body).unwrap() as u64 <= batch_kib << 10);
-                    got.entry(stream.labels).or_default().extend(stream.entries.into_iter().map(|entry| entry.line));
-                }
-                under_way.push(batch);
-            }
-        };
-        for step in steps {
-            match step {
-                Step::Add { stream, cursor, len } => {
-                    number += 1;
-                    let line = format!("{number} {}", "x".repeat(len));
-                    match add(&mut batcher, streams[stream], cursor, &line) {
-                        Append::NoRoom => continue,
-                        Append::Opened(piece) => prop_assert!(opened.insert((CursorId(cursor), piece))),
-                        Append::Added => {}
-                    }
-                    expected.entry(format!("{{n=\"{stream}\"}}")).or_default().push(line);
-                }
-                Step::Pass(millis) => now += Duration::from_millis(millis),
-                Step::Answer(index) if index < under_way.len() => {
-                    let batch = under_way.swap_remove(index);
-                    finished.extend(done(&mut batcher, batch).into_iter().map(|piece| (piece.cursor, piece.piece)));
-                }
-                Step::Answer(_) => {}
-                Step::Reopen(stream) => {
-                    batcher.close_stream(streams[stream]);
-                    streams[stream] = open(&mut batcher, stream);
-                }
-            }
-            take(&mut batcher, &mut under_way, now);
-            prop_assert!(batcher.next_due(now).is_none_or(|due| due > now));
-        }
-        batcher.drain();
-        loop {
-            take(&mut batcher, &mut under_way, now);
-            let Some(batch) = under_way.pop() else { break };
-            finished.extend(done(&mut batcher, batch).into_iter().map(|piece| (piece.cursor, piece.piece)));
-        }
-        prop_assert_eq!(got, expected);
-        prop_assert_eq!(finished, opened);
-        batcher.seal(now);
-        batcher.seal(now + 11 * SECOND);
-        prop_assert_eq!(batcher.held_bytes(), 0);
-    }
 }

@@ -76,9 +76,16 @@ impl Batcher {
 
     /// Forgets a tenant with its streams, its lines and its requests under way.
     pub fn remove_tenant(&mut self, key: &Key) {
-        let Some((place, tenant)) = self.tenants.remove(key) else { return };
+        let Some((place, tenant)) = self.tenants.remove(key) else {
+            return;
+        };
         for id in tenant.by_labels.values() {
-            for block in self.streams.remove(*id).into_iter().flat_map(|stream| stream.blocks) {
+            for block in self
+                .streams
+                .remove(*id)
+                .into_iter()
+                .flat_map(|stream| stream.blocks)
+            {
                 block.chain.release(&mut self.pool);
             }
         }
@@ -94,7 +101,9 @@ impl Batcher {
     /// The stream of these labels, made when it is new; open until it is closed as often as it was opened.
     pub fn open_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
         let place = self.tenants.place(tenant);
-        let Some(owner) = self.tenants.get_mut(place) else { return StreamId(u32::MAX) };
+        let Some(owner) = self.tenants.get_mut(place) else {
+            return StreamId(u32::MAX);
+        };
         if let Some(id) = owner.by_labels.get(labels) {
             if let Some(stream) = self.streams.get_mut(*id) {
                 stream.opened += 1;
@@ -118,16 +127,23 @@ impl Batcher {
     /// Adds a line to a stream's buffer.
     pub fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Append {
         let id = stream;
-        let Some(stream) = self.streams.get_mut(id) else { return Append::NoRoom };
+        let Some(stream) = self.streams.get_mut(id) else {
+            return Append::NoRoom;
+        };
         let line: usize = entry.line.iter().map(|part| part.len()).sum();
         let head = Head::new(entry.timestamp, line, entry.metadata.len());
         let need = head.as_bytes().len() + line + entry.metadata.len();
 
         // A block ends where a request ends; a line longer than a request gets one to itself.
         let place = stream.tenant;
-        let Some(tenant) = self.tenants.get(place) else { return Append::NoRoom };
+        let Some(tenant) = self.tenants.get(place) else {
+            return Append::NoRoom;
+        };
         let limit = tenant.block_bytes(&stream.labels);
-        let fits = stream.blocks.back().is_some_and(|block| block.chain.len() + need <= limit);
+        let fits = stream
+            .blocks
+            .back()
+            .is_some_and(|block| block.chain.len() + need <= limit);
         let cost = match stream.blocks.back() {
             Some(block) if fits => block.chain.cost(need),
             _ => Block::default().chain.cost(need),
@@ -147,7 +163,9 @@ impl Batcher {
         if !fits {
             stream.blocks.push_back(Block::default());
         }
-        let Some(block) = stream.blocks.back_mut() else { return Append::NoRoom };
+        let Some(block) = stream.blocks.back_mut() else {
+            return Append::NoRoom;
+        };
         if cost > 0 {
             block.chain.reserve(&mut self.pool, need);
         }
@@ -197,7 +215,9 @@ impl Batcher {
         if self.bodies.len() < SPARE_BODIES && outcome.body.capacity() > 0 {
             self.bodies.push(outcome.body);
         }
-        let Some(request) = self.in_flight.remove(&outcome.id) else { return Vec::new() };
+        let Some(request) = self.in_flight.remove(&outcome.id) else {
+            return Vec::new();
+        };
         self.pool.discharge(request.held);
         if let Some(tenant) = self.tenants.get_mut(request.tenant) {
             tenant.used = tenant.used.saturating_sub(request.held);

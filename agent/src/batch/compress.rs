@@ -30,7 +30,10 @@ pub(super) struct Writer<'a> {
 
 impl Compressor {
     pub(super) fn new() -> Self {
-        Self { encoder: snap::raw::Encoder::new(), input: Vec::new() }
+        Self {
+            encoder: snap::raw::Encoder::new(),
+            input: Vec::new(),
+        }
     }
 
     /// Begins a body for exactly `total` bytes in the memory of an earlier one.
@@ -39,7 +42,10 @@ impl Compressor {
         varint(total as u64, &mut body);
         self.input.clear();
         self.input.reserve_exact(BLOCK);
-        Writer { compressor: self, body }
+        Writer {
+            compressor: self,
+            body,
+        }
     }
 
     /// Gives the gathered input's memory back.
@@ -83,8 +89,12 @@ impl Writer<'_> {
         for (slot, byte) in kept.iter_mut().zip(self.body.iter().skip(from)) {
             *slot = *byte;
         }
-        self.body.resize(from + snap::raw::max_compress_len(input.len()), 0);
-        let written = self.body.get_mut(from..).and_then(|out| encoder.compress(input, out).ok());
+        self.body
+            .resize(from + snap::raw::max_compress_len(input.len()), 0);
+        let written = self
+            .body
+            .get_mut(from..)
+            .and_then(|out| encoder.compress(input, out).ok());
         for (slot, byte) in self.body.iter_mut().skip(from).zip(kept.iter().take(overlap)) {
             *slot = *byte;
         }
@@ -114,22 +124,45 @@ mod tests {
     use super::*;
 
     fn text(len: usize, seed: u8) -> Vec<u8> {
-        (0..len).map(|i| b"level=info msg=request path=/api/"[(i * 7 + i / 97 + usize::from(seed)) % 33]).collect()
+        (0..len)
+            .map(|i| b"level=info msg=request path=/api/"[(i * 7 + i / 97 + usize::from(seed)) % 33])
+            .collect()
     }
 
     #[test]
     fn equals_the_contiguous_encoding_at_every_border() {
         let mut compressor = Compressor::new();
         let mut body = Vec::new();
-        for len in [0, 1, 15, 127, 128, 16_383, 65_535, 65_536, 65_537, 131_072, 200_000, 3 << 20] {
+        for len in [
+            0,
+            1,
+            15,
+            127,
+            128,
+            16_383,
+            65_535,
+            65_536,
+            65_537,
+            131_072,
+            200_000,
+            3 << 20,
+        ] {
             let input = text(len, 3);
             let mut writer = compressor.begin(len, body);
             for piece in input.chunks(16_384) {
                 writer.write(piece);
             }
             body = writer.finish();
-            assert_eq!(body, snap::raw::Encoder::new().compress_vec(&input).unwrap(), "{len}");
-            assert_eq!(snap::raw::Decoder::new().decompress_vec(&body).unwrap(), input, "{len}");
+            assert_eq!(
+                body,
+                snap::raw::Encoder::new().compress_vec(&input).unwrap(),
+                "{len}"
+            );
+            assert_eq!(
+                snap::raw::Decoder::new().decompress_vec(&body).unwrap(),
+                input,
+                "{len}"
+            );
         }
     }
 

@@ -40,8 +40,15 @@ impl Head {
         let nanos = u64::from(timestamp.nanos);
         let of = |value: u64| if value == 0 { 0 } else { 1 + varint_len(value) };
         let time = of(seconds) + of(nanos);
-        let line_field = if line == 0 { 0 } else { 1 + varint_len(line as u64) + line };
-        let mut head = Self { bytes: [0; HEAD], len: 0 };
+        let line_field = if line == 0 {
+            0
+        } else {
+            1 + varint_len(line as u64) + line
+        };
+        let mut head = Self {
+            bytes: [0; HEAD],
+            len: 0,
+        };
         head.push(0x12);
         // A timestamp is shorter than 128 bytes, so its length is one byte.
         head.varint((2 + time + line_field + metadata) as u64);
@@ -115,7 +122,11 @@ fn low_bits(value: u64) -> u8 {
 }
 
 fn text_len(text: &str) -> usize {
-    if text.is_empty() { 0 } else { 1 + varint_len(text.len() as u64) + text.len() }
+    if text.is_empty() {
+        0
+    } else {
+        1 + varint_len(text.len() as u64) + text.len()
+    }
 }
 
 fn text(tag: u8, text: &str, out: &mut Vec<u8>) {

@@ -29,10 +29,16 @@ impl Feedback {
 
     /// An answer took this long; averaged with weight 1/8 for the newest.
     pub fn answered(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(600_000_000);
+        let micros = u64::try_from(took.as_micros())
+            .unwrap_or(u64::MAX)
+            .min(600_000_000);
         // Two answers at once may lose one of two samples of an average: harmless.
         let average = self.latency_micros.load(Ordering::Relaxed);
-        let next = if average == 0 { micros } else { (average * 7 + micros) / 8 };
+        let next = if average == 0 {
+            micros
+        } else {
+            (average * 7 + micros) / 8
+        };
         self.latency_micros.store(next, Ordering::Relaxed);
     }
 
@@ -50,7 +56,11 @@ impl Feedback {
 /// How long a line waits for company: in proportion to answers slower than 200 ms, up to 5 s.
 pub(super) fn stretched(wait: Duration, latency: Duration) -> Duration {
     let factor = latency.as_secs_f64() / SLOW_ANSWER.as_secs_f64();
-    if factor <= 1.0 { wait } else { wait.max(wait.mul_f64(factor.min(100.0)).min(LONGEST_WAIT)) }
+    if factor <= 1.0 {
+        wait
+    } else {
+        wait.max(wait.mul_f64(factor.min(100.0)).min(LONGEST_WAIT))
+    }
 }
 
 /// A token bucket as one instant (GCRA): when it would be full again. A request may go out while the bucket
@@ -91,7 +101,14 @@ pub(super) struct Aimd {
 impl Aimd {
     pub(super) fn new(ceiling: u64) -> Self {
         let ceiling = as_rate(ceiling);
-        Self { rate: ceiling, ceiling, grown_at: None, cut_at: None, recent: 0.0, recent_at: None }
+        Self {
+            rate: ceiling,
+            ceiling,
+            grown_at: None,
+            cut_at: None,
+            recent: 0.0,
+            recent_at: None,
+        }
     }
 
     pub(super) fn set_ceiling(&mut self, ceiling: u64) {
@@ -129,7 +146,10 @@ impl Aimd {
     /// Loki refused: half of what went out, give or take a tenth (`jitter` is 0 to 1), so that a fleet's
     /// agents part.
     pub(super) fn throttled(&mut self, jitter: f64, now: Instant) {
-        if self.cut_at.is_some_and(|at| now.saturating_duration_since(at) < ONE_CUT) {
+        if self
+            .cut_at
+            .is_some_and(|at| now.saturating_duration_since(at) < ONE_CUT)
+        {
             return;
         }
         self.grow(now);
@@ -139,7 +159,9 @@ impl Aimd {
     }
 
     fn recent_rate(&self, now: Instant) -> f64 {
-        let age = self.recent_at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        let age = self
+            .recent_at
+            .map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.recent * (-age / 2.0).exp()
     }
 }
@@ -197,7 +219,10 @@ mod tests {
     #[test]
     fn slow_answers_stretch_the_wait() {
         let wait = |millis| stretched(SECOND, Duration::from_millis(millis)).as_millis();
-        assert_eq!([0, 200, 400, 900, 5_000].map(wait), [1_000, 1_000, 2_000, 4_500, 5_000]);
+        assert_eq!(
+            [0, 200, 400, 900, 5_000].map(wait),
+            [1_000, 1_000, 2_000, 4_500, 5_000]
+        );
         assert_eq!(stretched(10 * SECOND, SECOND), 10 * SECOND);
     }
 }

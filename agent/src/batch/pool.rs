@@ -21,7 +21,12 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(budget: usize) -> Self {
-        Self { small: Vec::new(), large: Vec::new(), budget, charged: 0 }
+        Self {
+            small: Vec::new(),
+            large: Vec::new(),
+            budget,
+            charged: 0,
+        }
     }
 
     /// The whole budget.
@@ -62,13 +67,21 @@ impl Pool {
 
     fn take(&mut self, size: usize) -> Vec<u8> {
         self.charged += size;
-        let waiting = if size == SMALL { self.small.pop() } else { self.large.pop() };
+        let waiting = if size == SMALL {
+            self.small.pop()
+        } else {
+            self.large.pop()
+        };
         waiting.unwrap_or_else(|| Vec::with_capacity(size))
     }
 
     fn give_back(&mut self, mut segment: Vec<u8>, size: usize) {
         self.charged = self.charged.saturating_sub(size);
-        let waiting = if size == SMALL { &mut self.small } else { &mut self.large };
+        let waiting = if size == SMALL {
+            &mut self.small
+        } else {
+            &mut self.large
+        };
         if waiting.len() < RESERVE {
             segment.clear();
             waiting.push(segment);
@@ -132,7 +145,11 @@ impl Chain {
     /// Appends bytes that were reserved.
     pub(super) fn extend(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let size = if self.current == 0 && self.begins_small { SMALL } else { LARGE };
+            let size = if self.current == 0 && self.begins_small {
+                SMALL
+            } else {
+                LARGE
+            };
             let Some(segment) = self.segments.get_mut(self.current) else {
                 debug_assert!(false, "more bytes than were reserved");
                 return;
@@ -159,7 +176,14 @@ impl Chain {
     pub(super) fn release(self, pool: &mut Pool) -> usize {
         let held = self.held();
         for (index, segment) in self.segments.into_iter().enumerate() {
-            pool.give_back(segment, if index == 0 && self.begins_small { SMALL } else { LARGE });
+            pool.give_back(
+                segment,
+                if index == 0 && self.begins_small {
+                    SMALL
+                } else {
+                    LARGE
+                },
+            );
         }
         held
     }

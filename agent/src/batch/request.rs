@@ -51,7 +51,12 @@ impl Batcher {
         let tenant = self.tenants.get_mut(place)?;
         tenant.tick(now);
         for id in &tenant.waiting {
-            for block in self.streams.get_mut(*id).into_iter().flat_map(|stream| &mut stream.blocks) {
+            for block in self
+                .streams
+                .get_mut(*id)
+                .into_iter()
+                .flat_map(|stream| &mut stream.blocks)
+            {
                 block.opened.get_or_insert(now);
             }
         }
@@ -59,7 +64,8 @@ impl Batcher {
             return None;
         }
         gather(tenant, &self.streams, now, &mut self.candidates);
-        let Choice::Send(streams) = seal::choose(&mut self.candidates, &rules(tenant, self.draining), now) else {
+        let Choice::Send(streams) = seal::choose(&mut self.candidates, &rules(tenant, self.draining), now)
+        else {
             return None;
         };
         let (key, feedback) = (Arc::clone(&tenant.key), Arc::clone(&tenant.feedback));
@@ -77,13 +83,19 @@ impl Batcher {
     ) -> Batch {
         let len = |id: &StreamId| self.streams.get(*id).map_or(0, Stream::front_len);
         let total = streams.iter().map(len).sum();
-        let mut writer = self.compressor.begin(total, self.bodies.pop().unwrap_or_default());
+        let mut writer = self
+            .compressor
+            .begin(total, self.bodies.pop().unwrap_or_default());
         let mut pieces = Vec::new();
         let (mut lines, mut bytes, mut freed) = (0, 0, 0);
         let mut first = false;
         for id in &streams {
-            let Some(stream) = self.streams.get_mut(*id) else { continue };
-            let Some(block) = stream.blocks.pop_front() else { continue };
+            let Some(stream) = self.streams.get_mut(*id) else {
+                continue;
+            };
+            let Some(block) = stream.blocks.pop_front() else {
+                continue;
+            };
             encode::stream_head(&stream.labels, block.chain.len(), &mut self.head);
             writer.write(&self.head);
             block.chain.segments().for_each(|segment| writer.write(segment));
@@ -110,15 +122,34 @@ impl Batcher {
         self.next_batch += 1;
         if let Some(owner) = self.tenants.get_mut(place) {
             let all = &self.streams;
-            owner.waiting.retain(|id| all.get(*id).is_some_and(|stream| stream.listed));
+            owner
+                .waiting
+                .retain(|id| all.get(*id).is_some_and(|stream| stream.listed));
             owner.used = (owner.used + held).saturating_sub(freed);
             owner.in_flight += 1;
             owner.firsts += usize::from(first);
             owner.sent(bytes, now);
         }
         let count = u32::try_from(streams.len()).unwrap_or(u32::MAX);
-        self.in_flight.insert(id, InFlight { tenant: place, streams, pieces, first, held });
-        Batch { id, tenant, body, streams: count, lines, bytes, feedback }
+        self.in_flight.insert(
+            id,
+            InFlight {
+                tenant: place,
+                streams,
+                pieces,
+                first,
+                held,
+            },
+        );
+        Batch {
+            id,
+            tenant,
+            body,
+            streams: count,
+            lines,
+            bytes,
+            feedback,
+        }
     }
 
     fn trim_when_idle(&mut self, now: Instant) {
@@ -134,15 +165,24 @@ impl Batcher {
 }
 
 fn rules(tenant: &Tenant, draining: bool) -> Rules {
-    Rules { wait: tenant.wait(), batch_bytes: tenant.batch_bytes(), ready_at: tenant.ready_at(), draining }
+    Rules {
+        wait: tenant.wait(),
+        batch_bytes: tenant.batch_bytes(),
+        ready_at: tenant.ready_at(),
+        draining,
+    }
 }
 
 /// The tenant's streams that have lines and no request under way.
 fn gather(tenant: &Tenant, streams: &Streams, now: Instant, candidates: &mut Vec<Candidate>) {
     candidates.clear();
     for id in &tenant.waiting {
-        let Some(stream) = streams.get(*id).filter(|stream| !stream.in_flight) else { continue };
-        let Some(block) = stream.blocks.front() else { continue };
+        let Some(stream) = streams.get(*id).filter(|stream| !stream.in_flight) else {
+            continue;
+        };
+        let Some(block) = stream.blocks.front() else {
+            continue;
+        };
         let alone = stream.travels_alone(now);
         if alone && !tenant.has_first_window() {
             continue;

@@ -62,7 +62,11 @@ impl Candidate {
 
     /// When it is due, its rate aside.
     fn due_at(&self, rules: &Rules, now: Instant) -> Instant {
-        if self.full || rules.draining { now } else { self.opened + rules.wait }
+        if self.full || rules.draining {
+            now
+        } else {
+            self.opened + rules.wait
+        }
     }
 }
 
@@ -70,7 +74,11 @@ impl Candidate {
 pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) -> Choice {
     candidates.sort_by_key(|candidate| candidate.opened);
     let is_company = |candidate: &&Candidate| !candidate.travels_alone() && candidate.is_ready(now);
-    let shared: usize = candidates.iter().filter(is_company).map(|candidate| candidate.bytes).sum();
+    let shared: usize = candidates
+        .iter()
+        .filter(is_company)
+        .map(|candidate| candidate.bytes)
+        .sum();
     // Enough for a full request waits for nothing.
     let enough = shared >= rules.batch_bytes;
     let due = candidates.iter().find(|candidate| {
@@ -83,7 +91,9 @@ pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) 
             candidate.ready_at.map_or(due, |ready| ready.max(due))
         };
         let first = candidates.iter().map(start).min();
-        return first.map_or(Choice::Nothing, |at| Choice::Later(rules.ready_at.map_or(at, |rate| rate.max(at))));
+        return first.map_or(Choice::Nothing, |at| {
+            Choice::Later(rules.ready_at.map_or(at, |rate| rate.max(at)))
+        });
     };
     if let Some(at) = rules.ready_at.filter(|at| *at > now) {
         return Choice::Later(at);
@@ -108,11 +118,23 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const RULES: Rules = Rules { wait: SECOND, batch_bytes: 1 << 20, ready_at: None, draining: false };
+    const RULES: Rules = Rules {
+        wait: SECOND,
+        batch_bytes: 1 << 20,
+        ready_at: None,
+        draining: false,
+    };
 
     fn light(stream: u32, bytes: usize, opened: Instant) -> Candidate {
         let stream = StreamId(stream);
-        Candidate { stream, bytes, opened, full: false, alone: false, ready_at: None }
+        Candidate {
+            stream,
+            bytes,
+            opened,
+            full: false,
+            alone: false,
+            ready_at: None,
+        }
     }
 
     fn ids(ids: &[u32]) -> Choice {
@@ -122,34 +144,59 @@ mod tests {
     #[test]
     fn light_streams_wait_and_then_share() {
         let begin = Instant::now();
-        let mut candidates =
-            [light(1, 100, begin + SECOND / 2), light(2, 100, begin), light(3, 100, begin + SECOND / 3)];
-        assert_eq!(choose(&mut candidates, &RULES, begin), Choice::Later(begin + SECOND));
+        let mut candidates = [
+            light(1, 100, begin + SECOND / 2),
+            light(2, 100, begin),
+            light(3, 100, begin + SECOND / 3),
+        ];
+        assert_eq!(
+            choose(&mut candidates, &RULES, begin),
+            Choice::Later(begin + SECOND)
+        );
         assert_eq!(choose(&mut candidates, &RULES, begin + SECOND), ids(&[2, 3, 1]));
         assert_eq!(choose(&mut [], &RULES, begin), Choice::Nothing);
-        let draining = Rules { draining: true, ..RULES };
-        assert_eq!(choose(&mut candidates, &draining, begin + SECOND / 2), ids(&[2, 3, 1]));
+        let draining = Rules {
+            draining: true,
+            ..RULES
+        };
+        assert_eq!(
+            choose(&mut candidates, &draining, begin + SECOND / 2),
+            ids(&[2, 3, 1])
+        );
     }
 
     #[test]
     fn a_full_request_waits_for_nothing_and_is_never_larger() {
         let begin = Instant::now();
-        let mut candidates: Vec<Candidate> =
-            (0..6).map(|i| light(i, 200 << 10, begin + SECOND / 1000 * i)).collect();
-        assert_eq!(choose(&mut candidates, &RULES, begin + SECOND / 2), ids(&[0, 1, 2, 3, 4]));
+        let mut candidates: Vec<Candidate> = (0..6)
+            .map(|i| light(i, 200 << 10, begin + SECOND / 1000 * i))
+            .collect();
+        assert_eq!(
+            choose(&mut candidates, &RULES, begin + SECOND / 2),
+            ids(&[0, 1, 2, 3, 4])
+        );
         candidates.truncate(5);
-        assert!(matches!(choose(&mut candidates, &RULES, begin + SECOND / 2), Choice::Later(_)));
+        assert!(matches!(
+            choose(&mut candidates, &RULES, begin + SECOND / 2),
+            Choice::Later(_)
+        ));
     }
 
     #[test]
     fn new_and_heavy_streams_travel_alone() {
         let begin = Instant::now();
-        let new = Candidate { alone: true, ..light(1, 100, begin) };
+        let new = Candidate {
+            alone: true,
+            ..light(1, 100, begin)
+        };
         let heavy = light(2, HEAVY, begin + SECOND / 10);
         let mut candidates = [light(3, 100, begin + SECOND / 5), heavy, new];
         let now = begin + 2 * SECOND;
         assert_eq!(choose(&mut candidates, &RULES, now), ids(&[1]));
-        assert_eq!(choose(&mut [light(3, 100, begin + SECOND / 5), heavy], &RULES, now), ids(&[2]));
+        assert_eq!(
+            choose(&mut [light(3, 100, begin + SECOND / 5), heavy], &RULES, now),
+            ids(&[2])
+        );
         let full = Candidate { full: true, ..heavy };
         assert_eq!(choose(&mut [full], &RULES, begin), ids(&[2]));
     }
@@ -158,11 +205,23 @@ mod tests {
     fn rates_are_kept() {
         let begin = Instant::now();
         let now = begin + 2 * SECOND;
-        let paced = Candidate { ready_at: Some(now + SECOND), ..light(1, 100, begin) };
+        let paced = Candidate {
+            ready_at: Some(now + SECOND),
+            ..light(1, 100, begin)
+        };
         assert_eq!(choose(&mut [paced], &RULES, now), Choice::Later(now + SECOND));
         assert_eq!(choose(&mut [paced, light(2, 1, begin)], &RULES, now), ids(&[2]));
-        let rules = Rules { ready_at: Some(now + 3 * SECOND), ..RULES };
-        assert_eq!(choose(&mut [light(2, 1, begin)], &rules, now), Choice::Later(now + 3 * SECOND));
-        assert_eq!(choose(&mut [light(2, 1, now + 9 * SECOND)], &rules, now), Choice::Later(now + 10 * SECOND));
+        let rules = Rules {
+            ready_at: Some(now + 3 * SECOND),
+            ..RULES
+        };
+        assert_eq!(
+            choose(&mut [light(2, 1, begin)], &rules, now),
+            Choice::Later(now + 3 * SECOND)
+        );
+        assert_eq!(
+            choose(&mut [light(2, 1, now + 9 * SECOND)], &rules, now),
+            Choice::Later(now + 10 * SECOND)
+        );
     }
 }

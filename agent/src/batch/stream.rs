@@ -67,7 +67,8 @@ impl Stream {
     /// Its next request must carry nothing else: an answer to several streams hides that a new one was
     /// refused.
     pub(super) fn travels_alone(&self, now: Instant) -> bool {
-        self.sealed_at.is_none_or(|at| now.saturating_duration_since(at) >= REST)
+        self.sealed_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= REST)
     }
 
     /// Nobody holds it and nothing of it is left.
@@ -77,14 +78,18 @@ impl Stream {
 
     /// Bytes that its first block takes in a request.
     pub(super) fn front_len(&self) -> usize {
-        self.blocks.front().map_or(0, |block| encode::stream_len(&self.labels, block.chain.len()))
+        self.blocks
+            .front()
+            .map_or(0, |block| encode::stream_len(&self.labels, block.chain.len()))
     }
 
     /// Forgets a cursor's pieces that are not sealed; returns the blocks that held nothing else.
     pub(super) fn drop_cursor(&mut self, cursor: CursorId) -> Vec<Block> {
         let mut dropped = Vec::new();
         for _ in 0..self.blocks.len() {
-            let Some(mut block) = self.blocks.pop_front() else { break };
+            let Some(mut block) = self.blocks.pop_front() else {
+                break;
+            };
             let before = block.pieces.len();
             block.pieces.retain(|piece| piece.cursor != cursor);
             if block.pieces.is_empty() && before > 0 {
@@ -117,21 +122,34 @@ fn place_of(id: StreamId) -> usize {
 
 impl Streams {
     pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
-        self.places.get(place_of(id)).filter(|place| place.id == id).and_then(|place| place.stream.as_ref())
+        self.places
+            .get(place_of(id))
+            .filter(|place| place.id == id)
+            .and_then(|place| place.stream.as_ref())
     }
 
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.places.get_mut(place_of(id)).filter(|place| place.id == id).and_then(|place| place.stream.as_mut())
+        self.places
+            .get_mut(place_of(id))
+            .filter(|place| place.id == id)
+            .and_then(|place| place.stream.as_mut())
     }
 
     pub(super) fn add(&mut self, stream: Stream) -> StreamId {
-        if let Some(place) = self.free.pop().and_then(|index| self.places.get_mut(index as usize)) {
+        if let Some(place) = self
+            .free
+            .pop()
+            .and_then(|index| self.places.get_mut(index as usize))
+        {
             place.id = StreamId(place.id.0.wrapping_add(1 << PLACE_BITS));
             place.stream = Some(stream);
             return place.id;
         }
         let id = StreamId(u32::try_from(self.places.len()).unwrap_or(u32::MAX));
-        self.places.push(Place { id, stream: Some(stream) });
+        self.places.push(Place {
+            id,
+            stream: Some(stream),
+        });
         id
     }
 
@@ -144,7 +162,9 @@ impl Streams {
 
     /// Every stream.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Stream)> {
-        self.places.iter_mut().filter_map(|place| Some((place.id, place.stream.as_mut()?)))
+        self.places
+            .iter_mut()
+            .filter_map(|place| Some((place.id, place.stream.as_mut()?)))
     }
 }
 

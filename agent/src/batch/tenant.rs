@@ -174,11 +174,18 @@ impl Tenants {
     }
 
     pub(super) fn set(&mut self, document: &Document) {
-        if let Some(tenant) = self.by_key.get(&document.name).and_then(|place| self.places.get_mut(*place)?.as_mut())
+        if let Some(tenant) = self
+            .by_key
+            .get(&document.name)
+            .and_then(|place| self.places.get_mut(*place)?.as_mut())
         {
             tenant.set(&document.limits, &document.delivery);
         } else {
-            self.add(Tenant::new(document.name.clone(), &document.limits, &document.delivery));
+            self.add(Tenant::new(
+                document.name.clone(),
+                &document.limits,
+                &document.delivery,
+            ));
         }
     }
 
@@ -215,7 +222,9 @@ impl Tenants {
             return false;
         }
         let count = self.by_key.len();
-        let Some(tenant) = self.get(place) else { return false };
+        let Some(tenant) = self.get(place) else {
+            return false;
+        };
         if count <= 1 {
             return true;
         }
@@ -223,9 +232,14 @@ impl Tenants {
         if tenant.used + cost <= granted {
             return true;
         }
-        let others = self.places.iter().enumerate().filter(|(other, _)| *other != place);
-        let kept: usize =
-            others.filter_map(|(_, other)| Some(granted.saturating_sub(other.as_ref()?.used))).sum();
+        let others = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != place);
+        let kept: usize = others
+            .filter_map(|(_, other)| Some(granted.saturating_sub(other.as_ref()?.used)))
+            .sum();
         tenant.used + cost <= pool.budget() / 2 && cost + kept <= pool.room()
     }
 }

@@ -59,12 +59,26 @@ pub(super) const STREAM_LIMIT: &str = "maximum active stream limit exceeded";
 pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
     let text = String::from_utf8_lossy(answered.body);
     let text = text.trim_start();
-    let cause = |reason| Cause { reason, status: Some(answered.status), detail: "" };
-    let hold = |reason| Verdict::Hold { cause: cause(reason), hold: Hold::Refused };
-    let retry = |cause| Verdict::Retry { cause, retry_after: answered.retry_after, oversize: false };
+    let cause = |reason| Cause {
+        reason,
+        status: Some(answered.status),
+        detail: "",
+    };
+    let hold = |reason| Verdict::Hold {
+        cause: cause(reason),
+        hold: Hold::Refused,
+    };
+    let retry = |cause| Verdict::Retry {
+        cause,
+        retry_after: answered.retry_after,
+        oversize: false,
+    };
     // Loki blocks with 260 unless told otherwise; the words are the same whatever the code.
     if answered.status == 260 || text.starts_with("ingestion blocked for user ") {
-        return Verdict::Hold { cause: cause(ProblemReason::IngestionBlocked), hold: Hold::Blocked };
+        return Verdict::Hold {
+            cause: cause(ProblemReason::IngestionBlocked),
+            hold: Hold::Blocked,
+        };
     }
     match answered.status {
         204 | 422 => Verdict::Acknowledged,
@@ -108,9 +122,17 @@ fn too_many(answered: &Answered<'_>, text: &str) -> Verdict {
     if about_streams && answered.streams > 1 {
         return Verdict::Apart;
     }
-    let cause = Cause { reason: ProblemReason::RateLimited, status: Some(429), detail };
+    let cause = Cause {
+        reason: ProblemReason::RateLimited,
+        status: Some(429),
+        detail,
+    };
     let oversize = rate_and_size(text).is_some_and(|(rate, size)| size > rate);
-    Verdict::Retry { cause, retry_after: answered.retry_after, oversize }
+    Verdict::Retry {
+        cause,
+        retry_after: answered.retry_after,
+        oversize,
+    }
 }
 
 /// `… (limit: N bytes/sec) while attempting to ingest 'L' lines totaling 'B' bytes, …`.
@@ -129,14 +151,20 @@ mod tests {
     use super::*;
 
     fn judge(status: u16, body: &str, streams: u32) -> Verdict {
-        classify(&Answered { status, body: body.as_bytes(), retry_after: None, streams, lines: 60 })
+        classify(&Answered {
+            status,
+            body: body.as_bytes(),
+            retry_after: None,
+            streams,
+            lines: 60,
+        })
     }
 
     fn reason(verdict: &Verdict) -> Option<(ProblemReason, bool)> {
         match verdict {
             Verdict::Retry { cause, .. } => Some((cause.reason, false)),
             Verdict::Hold { cause, .. } => Some((cause.reason, true)),
-            _ => None,
+            Verdict::Acknowledged | Verdict::Rejected(_) | Verdict::Apart | Verdict::Halve(_) => None,
         }
     }
 
@@ -145,15 +173,34 @@ mod tests {
 
     #[test]
     fn success_is_204_or_200_only() {
-        for (status, body) in [(204, ""), (200, ""), (200, "ok"), (422, "error at least one valid stream is required")] {
+        for (status, body) in [
+            (204, ""),
+            (200, ""),
+            (200, "ok"),
+            (422, "error at least one valid stream is required"),
+        ] {
             assert_eq!(judge(status, body, 3), Verdict::Acknowledged, "{status}");
         }
         for (status, body) in [(200, "<html>Sign in"), (201, ""), (202, ""), (206, "")] {
-            assert_eq!(reason(&judge(status, body, 3)), Some((ProblemReason::UnexpectedAnswer, true)), "{status}");
+            assert_eq!(
+                reason(&judge(status, body, 3)),
+                Some((ProblemReason::UnexpectedAnswer, true)),
+                "{status}"
+            );
         }
-        let blocked = judge(260, "ingestion blocked for user 'ops' until 'x' with status code '260'", 3);
-        assert!(matches!(blocked, Verdict::Hold { cause, hold: Hold::Blocked } if cause.reason == ProblemReason::IngestionBlocked));
-        let blocked = judge(403, "ingestion blocked for user 'ops' until 'x' with status code '403'", 3);
+        let blocked = judge(
+            260,
+            "ingestion blocked for user 'ops' until 'x' with status code '260'",
+            3,
+        );
+        assert!(
+            matches!(blocked, Verdict::Hold { cause, hold: Hold::Blocked } if cause.reason == ProblemReason::IngestionBlocked)
+        );
+        let blocked = judge(
+            403,
+            "ingestion blocked for user 'ops' until 'x' with status code '403'",
+            3,
+        );
         assert_eq!(reason(&blocked), Some((ProblemReason::IngestionBlocked, true)));
     }
 
@@ -180,45 +227,73 @@ mod tests {
     fn what_may_pass_is_sent_again() {
         for status in [408, 425, 499, 500, 501, 502, 503, 504, 529] {
             let verdict = judge(status, "<html>", 3);
-            assert_eq!(reason(&verdict), Some((ProblemReason::ServerError, false)), "{status}");
+            assert_eq!(
+                reason(&verdict),
+                Some((ProblemReason::ServerError, false)),
+                "{status}"
+            );
         }
     }
 
     #[test]
     fn a_400_is_final_for_a_lone_stream_in_lokis_words() {
-        assert_eq!(judge(400, TOO_LONG, 1), Verdict::Rejected(vec![("line_too_long", 1)]));
+        assert_eq!(
+            judge(400, TOO_LONG, 1),
+            Verdict::Rejected(vec![("line_too_long", 1)])
+        );
         assert_eq!(judge(400, TOO_LONG, 2), Verdict::Apart);
-        assert_eq!(judge(400, "snappy: corrupt input\n", 1), Verdict::Halve("unparsable"));
+        assert_eq!(
+            judge(400, "snappy: corrupt input\n", 1),
+            Verdict::Halve("unparsable")
+        );
         assert_eq!(judge(400, "snappy: corrupt input\n", 2), Verdict::Apart);
         for body in ["", "<html><h1>400 Bad Request</h1>", "Bad Request", "no org id"] {
             for streams in [1, 2] {
                 let verdict = judge(400, body, streams);
-                assert_eq!(reason(&verdict), Some((ProblemReason::UnexpectedAnswer, true)), "{body}");
+                assert_eq!(
+                    reason(&verdict),
+                    Some((ProblemReason::UnexpectedAnswer, true)),
+                    "{body}"
+                );
             }
         }
     }
 
     #[test]
     fn what_is_too_large_is_halved() {
-        let grpc = "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5 vs. 4)";
+        let grpc =
+            "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5 vs. 4)";
         assert_eq!(judge(413, "<html>", 3), Verdict::Halve("too_large"));
         assert_eq!(judge(500, grpc, 3), Verdict::Halve("too_large"));
     }
 
     #[test]
     fn rate_limits_are_told_apart() {
-        assert!(matches!(judge(429, RATE, 5), Verdict::Retry { oversize: false, .. }));
+        assert!(matches!(
+            judge(429, RATE, 5),
+            Verdict::Retry { oversize: false, .. }
+        ));
         let large = RATE.replace("'900'", "'1001'");
-        assert!(matches!(judge(429, &large, 5), Verdict::Retry { oversize: true, .. }));
+        assert!(matches!(
+            judge(429, &large, 5),
+            Verdict::Retry { oversize: true, .. }
+        ));
         for text in [
             "Per stream rate limit exceeded (limit: 3MB/sec) while attempting to ingest for stream",
             "entry with timestamp x ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec) while",
             "maximum active stream limit exceeded when trying to create stream {a=\"b\"}, reduce",
         ] {
             assert_eq!(judge(429, text, 5), Verdict::Apart, "{text}");
-            assert_eq!(reason(&judge(429, text, 1)), Some((ProblemReason::RateLimited, false)), "{text}");
+            assert_eq!(
+                reason(&judge(429, text, 1)),
+                Some((ProblemReason::RateLimited, false)),
+                "{text}"
+            );
         }
-        assert_eq!(reason(&judge(429, "<html>", 5)), Some((ProblemReason::RateLimited, false)));
+        assert_eq!(
+            reason(&judge(429, "<html>", 5)),
+            Some((ProblemReason::RateLimited, false))
+        );
     }
 
     proptest! {
@@ -230,7 +305,7 @@ mod tests {
                 Verdict::Acknowledged => prop_assert!(matches!(status, 200 | 204 | 422)),
                 Verdict::Rejected(_) => prop_assert!(status == 400 && streams == 1),
                 Verdict::Apart => prop_assert!(matches!(status, 400 | 429) && streams > 1),
-                _ => {}
+                Verdict::Halve(_) | Verdict::Retry { .. } | Verdict::Hold { .. } => {}
             }
         }
     }

@@ -52,9 +52,12 @@ pub(super) enum Answer {
 
 /// Host and port of a push URL, for people.
 pub(super) fn host_of(url: &str) -> String {
-    let Ok(url) = Url::parse(url) else { return "the LokiTenant's URL".to_owned() };
+    let Ok(url) = Url::parse(url) else {
+        return "the LokiTenant's URL".to_owned();
+    };
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 impl Client {
@@ -62,14 +65,30 @@ impl Client {
     pub(super) fn new(in_force: &TenantInForce, settings: &PushSettings) -> Result<Self, Problem> {
         let tenant = &in_force.tenant;
         let host = host_of(&tenant.push_url);
-        let fail = |reason, detail| problem(Cause { reason, status: None, detail }, &host);
+        let fail = |reason, detail| {
+            problem(
+                Cause {
+                    reason,
+                    status: None,
+                    detail,
+                },
+                &host,
+            )
+        };
         if let Some(missing) = missing(tenant, in_force.credentials.as_deref()) {
             return Err(fail(ProblemReason::CredentialsMissing, missing));
         }
         let mut url = Url::parse(&tenant.push_url).map_err(|_| fail(ProblemReason::AddressNotFound, ""))?;
-        let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let name = url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
         // An address in the URL is never resolved, so it is checked here.
-        if name.parse::<IpAddr>().is_ok_and(|ip| !is_allowed(ip, settings.allow_local_addresses)) {
+        if name
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| !is_allowed(ip, settings.allow_local_addresses))
+        {
             return Err(fail(ProblemReason::AddressNotAllowed, ""));
         }
         let https = url.scheme() == "https";
@@ -77,10 +96,15 @@ impl Client {
         if let Some(server_name) = tenant.tls.server_name.as_deref().filter(|_| https) {
             // TLS shows and verifies the URL's host, so that is the server's name; the resolver looks up the
             // real one, and the Host header says it.
-            let authority = HeaderValue::from_str(&host).map_err(|_| fail(ProblemReason::AddressNotFound, ""))?;
-            if server_name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || url.set_host(Some(server_name)).is_err()
+            let authority =
+                HeaderValue::from_str(&host).map_err(|_| fail(ProblemReason::AddressNotFound, ""))?;
+            if server_name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+                || url.set_host(Some(server_name)).is_err()
             {
-                return Err(fail(ProblemReason::TlsFailed, "spec.tls.serverName is not a DNS name"));
+                return Err(fail(
+                    ProblemReason::TlsFailed,
+                    "spec.tls.serverName is not a DNS name",
+                ));
             }
             headers.insert(header::HOST, authority);
         }
@@ -89,7 +113,10 @@ impl Client {
         let timeout = Duration::from_millis(tenant.delivery.request_timeout_ms);
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Resolver { allow_local: settings.allow_local_addresses, host: name })
+            .dns_resolver(Resolver {
+                allow_local: settings.allow_local_addresses,
+                host: name,
+            })
             .user_agent(&settings.user_agent)
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -100,7 +127,14 @@ impl Client {
             .timeout(timeout)
             .build()
             .map_err(|_| fail(ProblemReason::TlsFailed, "the client cannot be made"))?;
-        Ok(Self { http, url, headers, auth: tenant.auth, credentials: in_force.credentials.clone(), host })
+        Ok(Self {
+            http,
+            url,
+            headers,
+            auth: tenant.auth,
+            credentials: in_force.credentials.clone(),
+            host,
+        })
     }
 
     /// Host and port, for people.
@@ -110,7 +144,11 @@ impl Client {
 
     /// One attempt.
     pub(super) async fn push(&self, body: Bytes) -> Answer {
-        let mut request = self.http.request(Method::POST, self.url.clone()).headers(self.headers.clone()).body(body);
+        let mut request = self
+            .http
+            .request(Method::POST, self.url.clone())
+            .headers(self.headers.clone())
+            .body(body);
         let credentials = self.credentials.as_deref();
         match self.auth {
             Auth::None => {}
@@ -134,9 +172,14 @@ impl Client {
 
 async fn read(mut response: reqwest::Response) -> Answer {
     let status = response.status().as_u16();
-    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
     // The other form, a date, is rare, and clocks differ: the back-off is enough then.
-    let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    let retry_after = retry_after
+        .and_then(|text| text.trim().parse().ok())
+        .map(Duration::from_secs);
     let limit = match status {
         204 => 0,
         400 => BODY_OF_400,
@@ -145,11 +188,17 @@ async fn read(mut response: reqwest::Response) -> Answer {
     let mut body = Vec::new();
     while body.len() < limit {
         // What is cut off is judged by what came.
-        let Ok(Some(chunk)) = response.chunk().await else { break };
+        let Ok(Some(chunk)) = response.chunk().await else {
+            break;
+        };
         body.extend_from_slice(&chunk);
     }
     body.truncate(limit);
-    Answer::Response { status, retry_after, body }
+    Answer::Response {
+        status,
+        retry_after,
+        body,
+    }
 }
 
 /// The part of the credentials that the tenant wants and the node does not have.
@@ -176,9 +225,15 @@ fn headers(tenant: &Tenant) -> Option<HeaderMap> {
         let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
         headers.append(name, HeaderValue::from_str(&header.value).ok()?);
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-protobuf"),
+    );
     if let Some(id) = &tenant.tenant_id {
-        headers.insert(HeaderName::from_static("x-scope-orgid"), HeaderValue::from_str(id).ok()?);
+        headers.insert(
+            HeaderName::from_static("x-scope-orgid"),
+            HeaderValue::from_str(id).ok()?,
+        );
     }
     Some(headers)
 }

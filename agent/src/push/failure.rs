@@ -11,7 +11,11 @@ use super::resolve::ResolveError;
 
 /// What an attempt without an answer failed of.
 pub(super) fn cause(error: &reqwest::Error) -> Cause {
-    let unreachable = |detail| Cause { reason: ProblemReason::Unreachable, status: None, detail };
+    let unreachable = |detail| Cause {
+        reason: ProblemReason::Unreachable,
+        status: None,
+        detail,
+    };
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(link) = source {
         if let Some(found) = known(link) {
@@ -41,7 +45,11 @@ fn known(link: &(dyn Error + 'static)) -> Option<Cause> {
             ResolveError::NotFound => ProblemReason::AddressNotFound,
             ResolveError::NotAllowed => ProblemReason::AddressNotAllowed,
         };
-        return Some(Cause { reason, status: None, detail: "" });
+        return Some(Cause {
+            reason,
+            status: None,
+            detail: "",
+        });
     }
     link.downcast_ref::<rustls::Error>().map(|tls| Cause {
         reason: ProblemReason::TlsFailed,
@@ -50,7 +58,10 @@ fn known(link: &(dyn Error + 'static)) -> Option<Cause> {
     })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "only some kinds need words of their own")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only some kinds need words of their own"
+)]
 fn io_detail(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::ConnectionRefused => "the connection is refused",
@@ -60,11 +71,16 @@ fn io_detail(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "only some errors need words of their own")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only some errors need words of their own"
+)]
 fn tls_detail(error: &rustls::Error) -> &'static str {
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the certificate has expired"
+            }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "the certificate is not valid yet"
             }

@@ -2,7 +2,10 @@
 //!
 //! # Layout
 //! - `tenant`: one tenant's requests in, each sent until it is acknowledged or refused for good
-//! - `client`: a compressed body in, the server's answer or a failure out; with `tls` and `resolve`, the I/O
+//! - `gate`: whether a tenant is held in, leave for its requests out
+//! - `access`: a tenant as it is in force in, its client out
+//! - `client`: a compressed body in, the server's answer or a failure out; with `tls`, `resolve` and
+//!   `failure`, the I/O
 //! - `classify`: an answer in, what to do with the request out
 //! - `words`: a 400's text in, Loki's reasons and how many lines each refused out
 //! - `split`: a body in, smaller bodies out
@@ -23,9 +26,11 @@ use crate::batch::{Batch, Outcome};
 use crate::config::TenantInForce;
 
 pub mod figures;
+mod access;
 mod classify;
 mod client;
 mod failure;
+mod gate;
 mod problem;
 mod resolve;
 mod retry;
@@ -51,7 +56,10 @@ pub struct PushSettings {
 impl Default for PushSettings {
     fn default() -> Self {
         let user_agent = concat!("sluice-agent/", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { allow_local_addresses: false, user_agent }
+        Self {
+            allow_local_addresses: false,
+            user_agent,
+        }
     }
 }
 
@@ -75,7 +83,9 @@ struct Shared {
 
 impl fmt::Debug for Pushers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pushers").field("settings", &self.shared.settings).finish_non_exhaustive()
+        f.debug_struct("Pushers")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +114,11 @@ impl Pushers {
             changed: watch::Sender::new(0),
             figures: Mutex::default(),
         };
-        Self { runtime, tenants: Arc::default(), shared: Arc::new(shared) }
+        Self {
+            runtime,
+            tenants: Arc::default(),
+            shared: Arc::new(shared),
+        }
     }
 
     /// A tenant that is new, changed, or has other credentials. Acts on the very next attempt; a request that

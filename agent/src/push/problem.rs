@@ -17,8 +17,14 @@ pub(super) struct Cause {
 
 /// The problem that people see.
 pub(super) fn problem(cause: Cause, host: &str) -> Problem {
-    let status = cause.status.map_or_else(String::new, |status| format!(" ({status})"));
-    let detail = if cause.detail.is_empty() { String::new() } else { format!(": {}", cause.detail) };
+    let status = cause
+        .status
+        .map_or_else(String::new, |status| format!(" ({status})"));
+    let detail = if cause.detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", cause.detail)
+    };
     let message = match cause.reason {
         ProblemReason::AddressNotFound => {
             format!("the name {host} does not resolve on this node: correct spec.url of the LokiTenant")
@@ -30,7 +36,9 @@ pub(super) fn problem(cause: Cause, host: &str) -> Problem {
             "{host} cannot be reached{detail}: check that Loki runs and that network policies let nodes reach it"
         ),
         ProblemReason::TlsFailed => {
-            format!("TLS with {host} failed{detail}: correct spec.tls of the LokiTenant or the server's certificate")
+            format!(
+                "TLS with {host} failed{detail}: correct spec.tls of the LokiTenant or the server's certificate"
+            )
         }
         ProblemReason::Unauthorized => format!(
             "{host} refuses the credentials{status}: correct the Secret that spec.auth of the LokiTenant names, or spec.tenantID"
@@ -45,7 +53,9 @@ pub(super) fn problem(cause: Cause, host: &str) -> Problem {
             "{host} blocks this tenant's ingestion{status}: lines wait until block_ingestion_until is over or lifted in Loki"
         ),
         ProblemReason::ServerError => {
-            format!("{host} answers with a server error{status}: lines wait, look at the logs of Loki and its gateway")
+            format!(
+                "{host} answers with a server error{status}: lines wait, look at the logs of Loki and its gateway"
+            )
         }
         ProblemReason::CredentialsMissing => format!(
             "the credentials for {host} are missing on this node{detail}: create the Secret that the LokiTenant names"
@@ -54,7 +64,10 @@ pub(super) fn problem(cause: Cause, host: &str) -> Problem {
             "{host} gives an answer that Loki does not give{status}: check that spec.url of the LokiTenant is a Loki and what stands before it"
         ),
     };
-    Problem { reason: cause.reason, message }
+    Problem {
+        reason: cause.reason,
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -63,9 +76,17 @@ mod tests {
 
     #[test]
     fn names_host_status_and_detail() {
-        let cause = Cause { reason: ProblemReason::RateLimited, status: Some(429), detail: "per stream rate limit exceeded" };
+        let cause = Cause {
+            reason: ProblemReason::RateLimited,
+            status: Some(429),
+            detail: "per stream rate limit exceeded",
+        };
         let problem = problem(cause, "loki:3100");
         assert_eq!(problem.reason, ProblemReason::RateLimited);
-        assert!(problem.message.starts_with("loki:3100 limits the rate (429): per stream rate limit exceeded: "));
+        assert!(
+            problem
+                .message
+                .starts_with("loki:3100 limits the rate (429): per stream rate limit exceeded: ")
+        );
     }
 }

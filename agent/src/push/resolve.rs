@@ -35,11 +35,15 @@ impl Resolve for Resolver {
         let host = self.host.clone();
         let allow_local = self.allow_local;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(|_| ResolveError::NotFound)?;
+            let found = tokio::net::lookup_host((host.as_str(), 0))
+                .await
+                .map_err(|_| ResolveError::NotFound)?;
             let found: Vec<SocketAddr> = found.collect();
             let any = !found.is_empty();
-            let allowed: Vec<SocketAddr> =
-                found.into_iter().filter(|address| is_allowed(address.ip(), allow_local)).collect();
+            let allowed: Vec<SocketAddr> = found
+                .into_iter()
+                .filter(|address| is_allowed(address.ip(), allow_local))
+                .collect();
             match (allowed.is_empty(), any) {
                 (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
                 (true, true) => Err(ResolveError::NotAllowed.into()),

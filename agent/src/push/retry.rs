@@ -41,7 +41,10 @@ pub(super) enum Hold {
 impl Timing {
     /// Exponential back-off with full jitter: `attempt` counts from 1, `random` is 0 to 1.
     pub(super) fn back_off(&self, attempt: u32, retry_after: Option<Duration>, random: f64) -> Duration {
-        let most = self.first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.most);
+        let most = self
+            .first
+            .saturating_mul(1 << attempt.saturating_sub(1).min(16))
+            .min(self.most);
         // Full jitter begins at zero, and a loop without any wait would be a busy one.
         let wait = most.mul_f64(random.clamp(0.0, 1.0)).max(self.first / 10);
         wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER))
@@ -66,10 +69,19 @@ mod tests {
     fn back_off_doubles_up_to_its_limit() {
         let timing = Timing::default();
         let most = |attempt| timing.back_off(attempt, None, 1.0).as_millis();
-        assert_eq!([1, 2, 3, 6, 7, 8, 99].map(most), [500, 1_000, 2_000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(
+            [1, 2, 3, 6, 7, 8, 99].map(most),
+            [500, 1_000, 2_000, 16_000, 30_000, 30_000, 30_000]
+        );
         assert_eq!(timing.back_off(5, None, 0.0), Duration::from_millis(50));
-        assert_eq!(timing.back_off(1, Some(Duration::from_secs(7)), 1.0), Duration::from_secs(7));
-        assert_eq!(timing.back_off(1, Some(Duration::from_secs(9_999)), 1.0), LONGEST_RETRY_AFTER);
+        assert_eq!(
+            timing.back_off(1, Some(Duration::from_secs(7)), 1.0),
+            Duration::from_secs(7)
+        );
+        assert_eq!(
+            timing.back_off(1, Some(Duration::from_secs(9_999)), 1.0),
+            LONGEST_RETRY_AFTER
+        );
     }
 
     #[test]

@@ -40,7 +40,10 @@ pub(super) fn halves(body: &[u8]) -> Option<[Part; 2]> {
             return None;
         }
         let second = lone.entries.split_off(lone.entries.len() / 2);
-        let second = Stream { labels: lone.labels, entries: second };
+        let second = Stream {
+            labels: lone.labels,
+            entries: second,
+        };
         return Some([write(&streams)?, write(&[second])?]);
     }
     if streams.len() < 2 {
@@ -58,7 +61,10 @@ fn read(raw: &[u8]) -> Option<Vec<Stream<'_>>> {
         if tag != 0x0a {
             return None;
         }
-        let mut stream = Stream { labels: &[], entries: Vec::new() };
+        let mut stream = Stream {
+            labels: &[],
+            entries: Vec::new(),
+        };
         let mut inner = field.content;
         while !inner.is_empty() {
             let (tag, part, after) = self::field(inner)?;
@@ -84,12 +90,19 @@ fn write(streams: &[Stream<'_>]) -> Option<Part> {
         raw.push(0x0a);
         varint(len as u64, &mut raw);
         raw.extend_from_slice(stream.labels);
-        stream.entries.iter().for_each(|entry| raw.extend_from_slice(entry));
+        stream
+            .entries
+            .iter()
+            .for_each(|entry| raw.extend_from_slice(entry));
         lines += stream.entries.len();
     }
     let body = snap::raw::Encoder::new().compress_vec(&raw).ok()?;
     let (streams, lines) = (u32::try_from(streams.len()).ok()?, u32::try_from(lines).ok()?);
-    Some(Part { body: body.into(), streams, lines })
+    Some(Part {
+        body: body.into(),
+        streams,
+        lines,
+    })
 }
 
 /// A length-delimited field: with its tag and length, and without.
@@ -109,7 +122,14 @@ fn field(bytes: &[u8]) -> Option<(u8, Field<'_>, &[u8])> {
             let begin = 1 + digits as usize;
             let end = begin.checked_add(usize::try_from(len).ok()?)?;
             let (whole, following) = bytes.split_at_checked(end)?;
-            return Some((*tag, Field { whole, content: whole.get(begin..)? }, following));
+            return Some((
+                *tag,
+                Field {
+                    whole,
+                    content: whole.get(begin..)?,
+                },
+                following,
+            ));
         }
     }
     None

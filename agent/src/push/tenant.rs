@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sluice_engine::credentials::Credentials;
-use sluice_engine::document::Tenant as Document;
 use sluice_engine::key::Key;
 use sluice_engine::report::Problem;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use super::classify::{Answered, STREAM_LIMIT, Verdict, classify};
-use super::client::{Answer, Client};
+use super::client::Answer;
+use super::gate::Gate;
 use super::problem::{Cause, problem};
 use super::retry::Hold;
 use super::split::{self, Part};
@@ -36,35 +36,13 @@ pub(super) struct Tenant {
     key: Key,
     shared: Arc<Shared>,
     access: watch::Sender<Access>,
-    /// How the tenant is held, and how often it was probed since.
-    held: watch::Sender<Option<Hold>>,
-    probes: Mutex<u32>,
-    probe: Semaphore,
+    gate: Gate,
     window: Semaphore,
     gone: CancellationToken,
     /// Requests that failed so often that the problem is told. Others succeed beside them when only some
     /// streams are refused; the problem is over when there is none left.
     troubled: AtomicUsize,
     unparsable_was_said: AtomicBool,
-}
-
-/// How the tenant is reached.
-#[derive(Clone)]
-enum Access {
-    /// Not set yet.
-    Unknown,
-    /// By this client, made of this.
-    Ready(Arc<Client>, Made),
-    /// Not at all, since this is wrong.
-    Wrong(Problem, Made),
-}
-
-/// What a client was made of.
-#[derive(Clone, PartialEq, Eq)]
-struct Made {
-    tenant: Arc<Document>,
-    version: String,
-    credentials: Option<Arc<Credentials>>,
 }
 
 /// A request in trouble, for as long as it is.
@@ -99,9 +77,7 @@ impl Tenant {
             key,
             shared,
             access: watch::Sender::new(Access::Unknown),
-            held: watch::Sender::new(None),
-            probes: Mutex::default(),
-            probe: Semaphore::new(1),
+            gate: Gate::new(),
             window: Semaphore::new(WINDOW),
             gone: CancellationToken::new(),
             troubled: AtomicUsize::new(0),
@@ -111,22 +87,14 @@ impl Tenant {
 
     /// New content or credentials; the same once more keeps the connections.
     pub(super) fn set(&self, tenant: &TenantInForce) {
-        let made = Made {
-            tenant: Arc::clone(&tenant.tenant),
-            version: tenant.version.clone(),
-            credentials: tenant.credentials.clone(),
-        };
-        if self.access.borrow().made() == Some(&made) {
+        if self.access.borrow().is_made_of(tenant) {
             return;
         }
-        let access = match Client::new(tenant, &self.shared.settings) {
-            Ok(client) => Access::Ready(Arc::new(client), made),
-            Err(problem) => {
-                self.say(Some(problem.clone()));
-                Access::Wrong(problem, made)
-            }
-        };
-        *lock(&self.probes) = 0;
+        let access = Access::new(tenant, &self.shared.settings);
+        if let Access::Wrong(problem, _) = &access {
+            self.say(Some(problem.clone()));
+        }
+        self.gate.expect_change();
         let usable = matches!(access, Access::Ready(..));
         let before = self.access.send_replace(access);
         // What was wrong with the configuration is right now, whether or not a line comes to show it.
@@ -150,45 +118,7 @@ impl Tenant {
     /// Nothing gets through.
     fn hold(&self, hold: Hold, problem: Problem) {
         self.say(Some(problem));
-        self.held.send_if_modified(|held| held.replace(hold) != Some(hold));
-    }
-
-    /// The server takes requests again, or fails in another way: nobody needs to wait for a probe.
-    fn release(&self) {
-        if self.held.send_if_modified(|held| held.take().is_some()) {
-            *lock(&self.probes) = 0;
-        }
-    }
-
-    /// Waits for leave to make an attempt: at once, or as the one that probes, after the pause between probes
-    /// or as soon as the configuration changes.
-    async fn leave<'a>(
-        &'a self,
-        mut permit: Option<SemaphorePermit<'a>>,
-        access: &mut watch::Receiver<Access>,
-    ) -> Option<SemaphorePermit<'a>> {
-        let mut state = self.held.subscribe();
-        loop {
-            let hold = (*state.borrow_and_update())?;
-            if permit.is_none() {
-                tokio::select! {
-                    acquired = self.probe.acquire() => permit = acquired.ok(),
-                    _ = state.changed() => {}
-                }
-                continue;
-            }
-            let probes = {
-                let mut probes = lock(&self.probes);
-                *probes += 1;
-                *probes - 1
-            };
-            let pause = self.shared.timing.probe(hold, probes, rand::random());
-            tokio::select! {
-                () = tokio::time::sleep(pause) => return permit,
-                _ = access.changed() => return permit,
-                changed = state.changed() => if changed.is_err() { return permit },
-            }
-        }
+        self.gate.hold(hold);
     }
 
     /// Sends a part until the server has decided about it.
@@ -198,7 +128,7 @@ impl Tenant {
         let mut attempt = 0;
         let mut trouble = None;
         loop {
-            permit = self.leave(permit, &mut access).await;
+            permit = self.gate.leave(&self.shared.timing, permit, &mut access).await;
             let current = access.borrow_and_update().clone();
             let client = match current {
                 Access::Ready(client, _) => client,
@@ -218,7 +148,7 @@ impl Tenant {
             let took = begun.elapsed();
             self.count(&answer, part.body.len(), took, attempt > 0);
             attempt += 1;
-            match self.judge(&answer, part) {
+            match judge(&answer, part) {
                 Verdict::Acknowledged => {
                     feedback.answered(took);
                     drop(trouble);
@@ -232,16 +162,20 @@ impl Tenant {
                     return Settled::Done(refused);
                 }
                 Verdict::Apart => {
-                    self.release();
+                    self.gate.release();
                     return Settled::Apart;
                 }
                 Verdict::Halve(reason) => {
-                    self.release();
+                    self.gate.release();
                     return Settled::Halve(reason);
                 }
                 Verdict::Hold { cause, hold } => self.hold(hold, problem(cause, client.host())),
-                Verdict::Retry { cause, retry_after, oversize } => {
-                    self.release();
+                Verdict::Retry {
+                    cause,
+                    retry_after,
+                    oversize,
+                } => {
+                    self.gate.release();
                     permit = None;
                     // Too many streams are not too many bytes.
                     if cause.status == Some(429) && cause.detail != STREAM_LIMIT {
@@ -264,18 +198,8 @@ impl Tenant {
         }
     }
 
-    fn judge(&self, answer: &Answer, part: &Part) -> Verdict {
-        match answer {
-            Answer::Response { status, retry_after, body } => {
-                let (streams, lines) = (part.streams, part.lines);
-                classify(&Answered { status: *status, body, retry_after: *retry_after, streams, lines })
-            }
-            Answer::Failed(cause) => Verdict::Retry { cause: *cause, retry_after: None, oversize: false },
-        }
-    }
-
     fn flows(&self) {
-        self.release();
+        self.gate.release();
         if self.troubled.load(Ordering::Relaxed) == 0 {
             self.say(None);
         }
@@ -287,7 +211,11 @@ impl Tenant {
             Answer::Failed(Cause { status, .. }) => *status,
         };
         let mut figures = lock(&self.shared.figures);
-        figures.tenants.entry(self.key.clone()).or_default().attempt(status, bytes, took, again);
+        figures
+            .tenants
+            .entry(self.key.clone())
+            .or_default()
+            .attempt(status, bytes, took, again);
     }
 
     /// Lines that no answer would ever take.
@@ -313,7 +241,11 @@ impl Tenant {
                 Settled::Halve(reason) => (split::halves(&part.body).map(Vec::from), reason),
             };
             if let Some(smaller) = smaller {
-                lock(&self.shared.figures).tenants.entry(self.key.clone()).or_default().splits += 1;
+                lock(&self.shared.figures)
+                    .tenants
+                    .entry(self.key.clone())
+                    .or_default()
+                    .splits += 1;
                 // The last is taken first, and a stream's lines keep their order.
                 parts.extend(smaller.into_iter().rev());
             } else {
@@ -325,29 +257,71 @@ impl Tenant {
     }
 }
 
-impl Access {
-    fn made(&self) -> Option<&Made> {
-        match self {
-            Self::Unknown => None,
-            Self::Ready(_, made) | Self::Wrong(_, made) => Some(made),
+/// What to do after an attempt; without an answer, the same again.
+fn judge(answer: &Answer, part: &Part) -> Verdict {
+    match answer {
+        Answer::Response {
+            status,
+            retry_after,
+            body,
+        } => {
+            let (streams, lines) = (part.streams, part.lines);
+            classify(&Answered {
+                status: *status,
+                body,
+                retry_after: *retry_after,
+                streams,
+                lines,
+            })
         }
+        Answer::Failed(cause) => Verdict::Retry {
+            cause: *cause,
+            retry_after: None,
+            oversize: false,
+        },
     }
 }
 
 /// Sends a request until it is acknowledged or refused for good, and says so; silent when the tenant goes.
 pub(super) async fn deliver(tenant: Arc<Tenant>, batch: Batch) {
-    let Batch { id, tenant: key, body, streams, lines, feedback, bytes: _ } = batch;
+    let Batch {
+        id,
+        tenant: key,
+        body,
+        streams,
+        lines,
+        feedback,
+        bytes: _,
+    } = batch;
     let body = Bytes::from(body);
     let work = async {
         // A closed semaphore lets everything through; it is never closed.
         let _permit = tenant.window.acquire().await.ok();
-        tenant.send(Part { body: body.clone(), streams, lines }, &feedback).await
+        tenant
+            .send(
+                Part {
+                    body: body.clone(),
+                    streams,
+                    lines,
+                },
+                &feedback,
+            )
+            .await
     };
     let rejected = tokio::select! {
         () = tenant.gone.cancelled() => return,
         rejected = work => rejected,
     };
     // The connection may still hold a copy for a moment; then the memory is not worth a wait.
-    let body = if body.is_unique() { Vec::from(body) } else { Vec::new() };
-    (tenant.shared.outcomes)(Outcome { id, tenant: key, rejected, body });
+    let body = if body.is_unique() {
+        Vec::from(body)
+    } else {
+        Vec::new()
+    };
+    (tenant.shared.outcomes)(Outcome {
+        id,
+        tenant: key,
+        rejected,
+        body,
+    });
 }

@@ -20,7 +20,11 @@ const BUNDLES: [&str; 4] = [
 ];
 
 /// How to speak TLS with a tenant's server; for a URL of plain HTTP, what is never asked.
-pub(super) fn config(tls: &Tls, credentials: Option<&Credentials>, https: bool) -> Result<ClientConfig, &'static str> {
+pub(super) fn config(
+    tls: &Tls,
+    credentials: Option<&Credentials>,
+    https: bool,
+) -> Result<ClientConfig, &'static str> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -28,9 +32,14 @@ pub(super) fn config(tls: &Tls, credentials: Option<&Credentials>, https: bool) 
     let builder = if !https {
         builder.with_root_certificates(RootCertStore::empty())
     } else if tls.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
     } else {
-        let roots = match credentials.and_then(|credentials| credentials.ca.as_deref()).filter(|_| tls.ca) {
+        let roots = match credentials
+            .and_then(|credentials| credentials.ca.as_deref())
+            .filter(|_| tls.ca)
+        {
             Some(bundle) => bundle_of(bundle.as_bytes())?,
             None => system_roots()?,
         };
@@ -61,7 +70,8 @@ fn client_certificate(
         return Err("the client certificate is not PEM");
     }
     let key = credentials.client_key.as_deref().unwrap_or_default();
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "the client certificate's key is not PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|_| "the client certificate's key is not PEM")?;
     Ok((chain, key))
 }
 

@@ -4,6 +4,28 @@
 //! `pkg/ingester/stream.go`, `pkg/chunkenc/interface.go`). The distributor groups its errors, `3 errors like:
 //! text; 1 errors like: text`; the ingester lists at most ten and ends with `total ignored: 3 out of 60`.
 
+/// How a message begins, what it also holds, Loki's name of the reason, and how much of a stream it refuses.
+#[rustfmt::skip]
+const MESSAGES: [(&str, &str, &str, Extent); 17] = [
+    ("max entry size '", "bytes exceeded for stream", "line_too_long", Extent::Line),
+    ("entry for stream '", "' has timestamp too old: ", "greater_than_max_sample_age", Extent::Line),
+    ("entry for stream '", "' has timestamp too new: ", "too_far_in_future", Extent::Line),
+    ("entry for stream '", " label names; limit ", "max_label_names_per_series", Extent::Stream),
+    ("stream '", "' has label name too long: ", "label_name_too_long", Extent::Stream),
+    ("stream '", "' has label value too long: ", "label_value_too_long", Extent::Stream),
+    ("stream '", "' has duplicate label name: ", "duplicate_label_names", Extent::Stream),
+    ("stream '", "' includes structured metadata, but", "disallowed_structured_metadata", Extent::Line),
+    ("stream '", "' has structured metadata too large: ", "structured_metadata_too_large", Extent::Line),
+    ("stream '", "' has too many structured metadata", "structured_metadata_too_many", Extent::Line),
+    ("error parsing labels '", "", "invalid_labels", Extent::Stream),
+    ("couldn't parse labels: ", "", "invalid_labels", Extent::Stream),
+    ("error at least one label pair is required", "", "missing_labels", Extent::Stream),
+    ("missing required labels '", "", "missing_enforced_labels", Extent::Stream),
+    ("entry with timestamp ", "entry too far behind", "too_far_behind", Extent::Line),
+    ("entry with timestamp ", "entry out of order", "out_of_order", Extent::Line),
+    ("entry too far behind", "", "too_far_behind", Extent::Line),
+];
+
 /// What a text of Loki says about a lone stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Words {
@@ -26,7 +48,9 @@ enum Extent {
 /// counted, but at least one line and at most `lines` are.
 pub(super) fn read(text: &str, lines: u64) -> Words {
     let text = text.trim_end();
-    if ["snappy: ", "s2: ", "proto: ", "unexpected EOF", "timestamp: "].iter().any(|words| text.starts_with(words))
+    if ["snappy: ", "s2: ", "proto: ", "unexpected EOF", "timestamp: "]
+        .iter()
+        .any(|words| text.starts_with(words))
     {
         return Words::Undecodable;
     }
@@ -66,7 +90,9 @@ fn groups(text: &str) -> impl Iterator<Item = (u64, &str)> {
     std::iter::from_fn(move || {
         let (count, message) = counted(rest?).unwrap_or((1, rest?));
         // The next group begins at the next `; ` with a count behind it.
-        let next = message.match_indices("; ").find(|(at, _)| message.get(at + 2..).is_some_and(|s| counted(s).is_some()));
+        let next = message
+            .match_indices("; ")
+            .find(|(at, _)| message.get(at + 2..).is_some_and(|s| counted(s).is_some()));
         let (message, following) = match next {
             Some((at, _)) => (message.get(..at).unwrap_or(message), message.get(at + 2..)),
             None => (message, None),
@@ -90,27 +116,6 @@ fn total_ignored(message: &str) -> Option<u64> {
 
 /// Loki's name of the reason that a message gives.
 fn reason(message: &str) -> Option<(&'static str, Extent)> {
-    use Extent::{Line, Stream};
-    // (how it begins, what it also holds, reason, extent)
-    const MESSAGES: [(&str, &str, &str, Extent); 17] = [
-        ("max entry size '", "bytes exceeded for stream", "line_too_long", Line),
-        ("entry for stream '", "' has timestamp too old: ", "greater_than_max_sample_age", Line),
-        ("entry for stream '", "' has timestamp too new: ", "too_far_in_future", Line),
-        ("entry for stream '", " label names; limit ", "max_label_names_per_series", Stream),
-        ("stream '", "' has label name too long: ", "label_name_too_long", Stream),
-        ("stream '", "' has label value too long: ", "label_value_too_long", Stream),
-        ("stream '", "' has duplicate label name: ", "duplicate_label_names", Stream),
-        ("stream '", "' includes structured metadata, but", "disallowed_structured_metadata", Line),
-        ("stream '", "' has structured metadata too large: ", "structured_metadata_too_large", Line),
-        ("stream '", "' has too many structured metadata", "structured_metadata_too_many", Line),
-        ("error parsing labels '", "", "invalid_labels", Stream),
-        ("couldn't parse labels: ", "", "invalid_labels", Stream),
-        ("error at least one label pair is required", "", "missing_labels", Stream),
-        ("missing required labels '", "", "missing_enforced_labels", Stream),
-        ("entry with timestamp ", "entry too far behind", "too_far_behind", Line),
-        ("entry with timestamp ", "entry out of order", "out_of_order", Line),
-        ("entry too far behind", "", "too_far_behind", Line),
-    ];
     MESSAGES
         .iter()
         .find(|(begin, within, ..)| message.starts_with(begin) && message.contains(within))
@@ -124,30 +129,109 @@ mod tests {
     fn refused(text: &str, lines: u64) -> Vec<(&'static str, u64)> {
         match read(text, lines) {
             Words::Refused(refused) => refused,
-            other => panic!("{other:?}: {text}"),
+            other @ (Words::Undecodable | Words::Foreign) => panic!("{other:?}: {text}"),
         }
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_reason_of_loki_is_known() {
         let stream = r#"{app="a", container="c"}"#;
         for (text, reason, lines) in [
-            (format!("max entry size '10' bytes exceeded for stream '{stream}' while adding an entry with length '11' bytes\n"), "line_too_long", 1),
-            (format!("entry for stream '{stream}' has timestamp too old: 2026-11-01T00:00:00Z, oldest acceptable timestamp is: 2026-11-13T00:00:00Z\n"), "greater_than_max_sample_age", 1),
-            (format!("entry for stream '{stream}' has timestamp too new: 2027-11-01T00:00:00Z"), "too_far_in_future", 1),
-            (format!("entry for stream '{stream}' has 16 label names; limit 15"), "max_label_names_per_series", 60),
-            (format!("stream '{stream}' has label name too long: 'x'"), "label_name_too_long", 60),
-            (format!("stream '{stream}' has label value too long: 'x'"), "label_value_too_long", 60),
-            (format!("stream '{stream}' has duplicate label name: 'x'"), "duplicate_label_names", 60),
-            (format!("stream '{stream}' includes structured metadata, but this feature is disallowed. Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it"), "disallowed_structured_metadata", 1),
-            (format!("stream '{stream}' has structured metadata too large: '70000' bytes, limit: '65536' bytes. Please see"), "structured_metadata_too_large", 1),
-            (format!("stream '{stream}' has too many structured metadata labels: '129', limit: '128'. Please see"), "structured_metadata_too_many", 1),
-            (format!("error parsing labels '{stream}' with error: parse error"), "invalid_labels", 60),
-            ("couldn't parse labels: parse error at line 1, col 2".to_owned(), "invalid_labels", 60),
-            ("error at least one label pair is required per stream".to_owned(), "missing_labels", 60),
-            (format!("missing required labels 'team' for user 'ops' for stream '{stream}' (policy: '')"), "missing_enforced_labels", 60),
-            (format!("entry with timestamp 2026-11-20 10:00:00 +0000 UTC ignored, reason: 'entry too far behind, entry timestamp is: x, oldest acceptable timestamp is: y',\nuser 'ops', total ignored: 7 out of 60 for stream: {stream}"), "too_far_behind", 7),
-            (format!("entry with timestamp 2026-11-20 10:00:00 +0000 UTC ignored, reason: 'entry out of order',\nuser 'ops', total ignored: 60 out of 60 for stream: {stream}"), "out_of_order", 60),
+            (
+                format!(
+                    "max entry size '10' bytes exceeded for stream '{stream}' while adding an entry with length '11' bytes\n"
+                ),
+                "line_too_long",
+                1,
+            ),
+            (
+                format!(
+                    "entry for stream '{stream}' has timestamp too old: 2026-11-01T00:00:00Z, oldest acceptable timestamp is: 2026-11-13T00:00:00Z\n"
+                ),
+                "greater_than_max_sample_age",
+                1,
+            ),
+            (
+                format!("entry for stream '{stream}' has timestamp too new: 2027-11-01T00:00:00Z"),
+                "too_far_in_future",
+                1,
+            ),
+            (
+                format!("entry for stream '{stream}' has 16 label names; limit 15"),
+                "max_label_names_per_series",
+                60,
+            ),
+            (
+                format!("stream '{stream}' has label name too long: 'x'"),
+                "label_name_too_long",
+                60,
+            ),
+            (
+                format!("stream '{stream}' has label value too long: 'x'"),
+                "label_value_too_long",
+                60,
+            ),
+            (
+                format!("stream '{stream}' has duplicate label name: 'x'"),
+                "duplicate_label_names",
+                60,
+            ),
+            (
+                format!(
+                    "stream '{stream}' includes structured metadata, but this feature is disallowed. Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it"
+                ),
+                "disallowed_structured_metadata",
+                1,
+            ),
+            (
+                format!(
+                    "stream '{stream}' has structured metadata too large: '70000' bytes, limit: '65536' bytes. Please see"
+                ),
+                "structured_metadata_too_large",
+                1,
+            ),
+            (
+                format!(
+                    "stream '{stream}' has too many structured metadata labels: '129', limit: '128'. Please see"
+                ),
+                "structured_metadata_too_many",
+                1,
+            ),
+            (
+                format!("error parsing labels '{stream}' with error: parse error"),
+                "invalid_labels",
+                60,
+            ),
+            (
+                "couldn't parse labels: parse error at line 1, col 2".to_owned(),
+                "invalid_labels",
+                60,
+            ),
+            (
+                "error at least one label pair is required per stream".to_owned(),
+                "missing_labels",
+                60,
+            ),
+            (
+                format!("missing required labels 'team' for user 'ops' for stream '{stream}' (policy: '')"),
+                "missing_enforced_labels",
+                60,
+            ),
+            (
+                format!(
+                    "entry with timestamp 2026-11-20 10:00:00 +0000 UTC ignored, reason: 'entry too far behind, entry timestamp is: x, oldest acceptable timestamp is: y',\nuser 'ops', total ignored: 7 out of 60 for stream: {stream}"
+                ),
+                "too_far_behind",
+                7,
+            ),
+            (
+                format!(
+                    "entry with timestamp 2026-11-20 10:00:00 +0000 UTC ignored, reason: 'entry out of order',\nuser 'ops', total ignored: 60 out of 60 for stream: {stream}"
+                ),
+                "out_of_order",
+                60,
+            ),
         ] {
             assert_eq!(refused(&text, 60), [(reason, lines)], "{text}");
         }
@@ -156,17 +240,30 @@ mod tests {
     #[test]
     fn groups_are_counted() {
         let stream = r#"{app="; 9 errors"}"#;
-        let long = format!("max entry size '10' bytes exceeded for stream '{stream}' while adding an entry with length '11' bytes");
-        let old = format!("entry for stream '{stream}' has timestamp too old: x, oldest acceptable timestamp is: y");
-        assert_eq!(refused(&format!("3 errors like: {long}"), 60), [("line_too_long", 3)]);
+        let long = format!(
+            "max entry size '10' bytes exceeded for stream '{stream}' while adding an entry with length '11' bytes"
+        );
+        let old = format!(
+            "entry for stream '{stream}' has timestamp too old: x, oldest acceptable timestamp is: y"
+        );
+        assert_eq!(
+            refused(&format!("3 errors like: {long}"), 60),
+            [("line_too_long", 3)]
+        );
         let text = format!("3 errors like: {long}; 2 errors like: {old}; 1 errors like: {old}z");
-        assert_eq!(refused(&text, 60), [("line_too_long", 3), ("greater_than_max_sample_age", 3)]);
+        assert_eq!(
+            refused(&text, 60),
+            [("line_too_long", 3), ("greater_than_max_sample_age", 3)]
+        );
         // Never more than there were, and a group that is cut short still counts.
-        assert_eq!(refused(&text, 4), [("line_too_long", 3), ("greater_than_max_sample_age", 1)]);
-        assert_eq!(refused(&format!("3 errors like: {long}; 2 errors like: entry fo"), 60), [
-            ("line_too_long", 3),
-            ("other", 2)
-        ]);
+        assert_eq!(
+            refused(&text, 4),
+            [("line_too_long", 3), ("greater_than_max_sample_age", 1)]
+        );
+        assert_eq!(
+            refused(&format!("3 errors like: {long}; 2 errors like: entry fo"), 60),
+            [("line_too_long", 3), ("other", 2)]
+        );
     }
 
     #[test]
@@ -181,7 +278,11 @@ mod tests {
         ] {
             assert_eq!(read(text, 60), Words::Foreign, "{text}");
         }
-        for text in ["snappy: corrupt input\n", "proto: illegal wireType 7\n", "unexpected EOF"] {
+        for text in [
+            "snappy: corrupt input\n",
+            "proto: illegal wireType 7\n",
+            "unexpected EOF",
+        ] {
             assert_eq!(read(text, 60), Words::Undecodable, "{text}");
         }
     }

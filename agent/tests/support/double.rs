@@ -102,7 +102,8 @@ impl Double {
 
     /// Stored lines, sorted.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.memory(|memory| memory.stored.values().flatten().cloned().collect());
+        let mut lines: Vec<String> =
+            self.memory(|memory| memory.stored.values().flatten().cloned().collect());
         lines.sort();
         lines
     }
@@ -143,7 +144,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, double: &Double,
         }
         let body = buffer[end..end + length].to_vec();
         buffer.drain(..end + length);
-        let asked = Asked { path, headers, request: proto::decode(&body), body };
+        let asked = Asked {
+            path,
+            headers,
+            request: proto::decode(&body),
+            body,
+        };
         let reply = (script.lock().unwrap())(&asked);
         let except = match &reply {
             Reply::Stored => Some(None),
@@ -154,7 +160,11 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, double: &Double,
             for stream in asked.request.streams.iter().filter(|_| except.is_some()) {
                 let lines = stream.entries.iter().map(|entry| entry.line.clone());
                 let kept = lines.filter(|line| !except.flatten().is_some_and(|text| line.contains(text)));
-                memory.stored.entry(stream.labels.clone()).or_default().extend(kept);
+                memory
+                    .stored
+                    .entry(stream.labels.clone())
+                    .or_default()
+                    .extend(kept);
             }
             memory.asked.push(asked);
         });
@@ -178,7 +188,10 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     if status == 204 {
         return format!("HTTP/1.1 204 No Content\r\n{headers}\r\n");
     }
-    format!("HTTP/1.1 {status} Answer\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status} Answer\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn acceptor(client_certificate: bool) -> tokio_rustls::TlsAcceptor {
@@ -190,10 +203,13 @@ fn acceptor(client_certificate: bool) -> tokio_rustls::TlsAcceptor {
         .with_safe_default_protocol_versions()
         .unwrap();
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(include_bytes!("tls/ca.pem")).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(include_bytes!("tls/ca.pem")).unwrap())
+        .unwrap();
     let builder = if client_certificate {
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap();
         builder.with_client_cert_verifier(verifier)
     } else {
         builder.with_no_client_auth()
