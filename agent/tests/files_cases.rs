@@ -350,6 +350,72 @@ fn an_idle_file_is_not_polled_and_wakes_by_its_watch() {
 }
 
 #[test]
+fn without_watches_files_are_read_every_second_and_it_is_said() {
+    let mut rig = Rig::new();
+    rig.core().without_watches();
+    rig.log("0.log", &["1"]);
+    rig.run(8_000);
+    rig.log("0.log", &["2"]);
+    rig.run(1_200);
+    assert_eq!(rig.lines(), ["1", "2"]);
+    let warnings = rig.core().figures().warnings;
+    assert_eq!(warnings[0].reason, "WatchesExhausted");
+}
+
+#[test]
+fn a_damaged_file_does_not_stop_the_others() {
+    let mut rig = Rig::new();
+    let folder = rig.folder();
+    fs::write(folder.join("0.log.20261120-175001.gz"), "no gzip at all").unwrap();
+    rig.log("0.log.20261120-175011", &["1"]);
+    gzip(&folder.join("0.log.20261120-175011"));
+    let whole = fs::read(folder.join("0.log.20261120-175011.gz")).unwrap();
+    fs::write(folder.join("0.log.20261120-175011.gz"), &whole[..whole.len() - 8]).unwrap();
+    rig.log("0.log", &["2"]);
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2"]);
+}
+
+#[test]
+fn refused_lines_are_counted_and_not_sent_again() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1", "2", "3"]);
+    rig.turn();
+    let now = rig.now;
+    let request = rig.under_way.remove(0);
+    let outcome = sluice_agent::batch::Outcome {
+        id: request.id,
+        tenant: Arc::new(request.tenant),
+        rejected: vec![("line_too_long", 2)],
+        body: Vec::new(),
+    };
+    rig.core().command(Command::Outcome(outcome), now);
+    let figures = rig.core().figures();
+    let output = &figures.pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")];
+    assert_eq!((output.delivered_lines, output.rejected["line_too_long"]), (1, 2));
+    rig.core().save();
+    rig.crash();
+    rig.run(1_500);
+    assert!(rig.lines().is_empty());
+}
+
+#[test]
+fn a_second_pipeline_gets_files_that_the_first_has_finished() {
+    let mut rig = Rig::new();
+    let folder = rig.folder();
+    rig.log("0.log", &["1"]);
+    rig.run(500);
+    fs::rename(folder.join("0.log"), folder.join("0.log.20261120-175001")).unwrap();
+    rig.log("0.log", &["2"]);
+    rig.run(4_000);
+    assert_eq!(rig.core().figures().open_files, 1);
+    let both = vec![pipeline("p", &["t"]), pipeline("q", &["t"])];
+    rig.apply(in_force(both, vec![tenant("t", 4096)]));
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2", "1", "2"]);
+}
+
+#[test]
 fn the_thread_sends_saves_and_ends() {
     let mut rig = Rig::new();
     rig.core = None;

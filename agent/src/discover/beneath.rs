@@ -25,6 +25,18 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
+impl OpenError {
+    /// Whether trying again soon may help; younger files wait until then.
+    pub fn may_pass(&self) -> bool {
+        const PASSING: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN];
+        match self {
+            Self::Gone => true,
+            Self::Refused(_) => false,
+            Self::Io(error) => PASSING.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
+        }
+    }
+}
+
 impl From<Errno> for OpenError {
     fn from(errno: Errno) -> Self {
         if errno == Errno::NOENT { Self::Gone } else { Self::Io(errno.into()) }

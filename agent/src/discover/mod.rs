@@ -93,7 +93,8 @@ impl Discovery {
         if overflow || self.next_sweep.is_none_or(|due| due <= now) {
             self.watcher.exhausted = self.watcher.descriptor().is_none();
             self.sweep(&mut found);
-            let pause = if self.watcher.exhausted { SWEEP_WITHOUT_WATCHES } else { SWEEP };
+            let poor = self.watcher.exhausted || self.unreadable.is_some();
+            let pause = if poor { SWEEP_WITHOUT_WATCHES } else { SWEEP };
             self.next_sweep = Some(now + pause);
         } else {
             let mut seen: Vec<Target> = Vec::new();
@@ -254,5 +255,68 @@ impl Discovery {
             self.watcher.remove(watch);
         }
         found.push(Found::Gone(container.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listings(found: &[Found]) -> Vec<(String, usize)> {
+        let listing = |found: &Found| match found {
+            Found::Listing(key, _, names) => Some((key.container.clone(), names.len())),
+            Found::Grown(_) | Found::Gone(_) | Found::Swept => None,
+        };
+        found.iter().filter_map(listing).collect()
+    }
+
+    #[test]
+    fn watches_tell_at_once_of_pods_containers_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        let now = Instant::now();
+        assert!(matches!(discovery.turn(now)[..], [Found::Swept]));
+        let pod = dir.path().join("a_b_c");
+        std::fs::create_dir(&pod).unwrap();
+        assert!(discovery.turn(now).is_empty());
+        std::fs::create_dir(pod.join("main")).unwrap();
+        assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 0)]);
+        std::fs::write(pod.join("main/0.log"), "").unwrap();
+        assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 1)]);
+        assert!(discovery.turn(now).is_empty());
+        std::fs::remove_dir_all(&pod).unwrap();
+        let found = discovery.turn(now);
+        assert!(found.iter().any(|found| matches!(found, Found::Gone(key) if key.container == "main")));
+        std::fs::create_dir_all(pod.join("main")).unwrap();
+        std::fs::write(pod.join("main/0.log"), "").unwrap();
+        assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn without_watches_folders_are_listed_every_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        discovery.watcher = Watcher::none();
+        let now = Instant::now();
+        discovery.turn(now);
+        std::fs::create_dir_all(dir.path().join("a_b_c/main")).unwrap();
+        assert!(discovery.turn(now + Duration::from_millis(900)).is_empty());
+        assert_eq!(listings(&discovery.turn(now + Duration::from_secs(1))), [("main".to_owned(), 0)]);
+        assert!(discovery.watcher.exhausted);
+    }
+
+    #[test]
+    fn a_log_root_that_cannot_be_read_says_nothing_of_the_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pods");
+        std::fs::create_dir_all(root.join("a_b_c/main")).unwrap();
+        let mut discovery = Discovery::new(root.clone(), Vec::new());
+        let now = Instant::now();
+        assert_eq!(discovery.turn(now).len(), 2);
+        std::fs::rename(&root, dir.path().join("away")).unwrap();
+        assert!(discovery.turn(now + Duration::from_secs(10)).is_empty());
+        assert!(discovery.unreadable.is_some());
+        std::fs::rename(dir.path().join("away"), &root).unwrap();
+        assert_eq!(listings(&discovery.turn(now + Duration::from_secs(11))), [("main".to_owned(), 0)]);
     }
 }

@@ -39,6 +39,11 @@ impl Watcher {
         Self { exhausted: inotify.is_none(), inotify, targets: HashMap::new(), buffer: vec![0; 16 << 10] }
     }
 
+    /// None at all, as where the kernel has no instance left.
+    pub fn none() -> Self {
+        Self { inotify: None, targets: HashMap::new(), buffer: Vec::new(), exhausted: true }
+    }
+
     /// The descriptor to sleep on.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)

@@ -85,21 +85,20 @@ impl Chain {
         let mut seen = BTreeSet::new();
         let mut complete = true;
         for name in names {
-            if self.refused.contains(&name.to_string()) {
-                continue;
-            }
             match self.take_in(root, folder, name, wanted) {
                 Ok(number) => {
                     seen.insert(number);
                 }
-                Err(OpenError::Refused(why)) => {
-                    tracing::warn!(file = %name, why, "a log file is not read");
-                    self.refused.insert(name.to_string());
-                }
-                Err(error) => {
+                Err(error) if error.may_pass() => {
                     tracing::debug!(file = %name, %error, "a log file is not read yet");
                     complete = false;
                     break;
+                }
+                // Said once; tried again at each listing, since the name may come to mean another file.
+                Err(error) => {
+                    if self.refused.insert(name.to_string()) {
+                        tracing::warn!(file = %name, %error, "a log file is not read");
+                    }
                 }
             }
         }

@@ -16,6 +16,7 @@ use crate::batch::Outcome;
 use crate::checkpoint::journal::{Journal, StartError};
 use crate::config::InForce;
 use crate::discover::names::ContainerKey;
+use crate::discover::watch::Watcher;
 use crate::discover::{Discovery, Found};
 use crate::metadata::{PodChange, PodFacts};
 use crate::status::figures::{Figures, OutputFigures};
@@ -98,6 +99,12 @@ impl<S: Sink> Core<S> {
             figures,
             totals: BTreeMap::new(),
         })
+    }
+
+    /// Goes on as where the kernel has no watches left.
+    pub fn without_watches(&mut self) {
+        self.discovery.watcher = Watcher::none();
+        self.discovery.sweep_soon();
     }
 
     /// Where entries go.

@@ -75,6 +75,10 @@ impl<S: Sink> Core<S> {
             return;
         }
         let Some(place) = container.chain.place(mark.position) else { return };
+        if place.print.len == 0 {
+            // An empty file is like any other: the place before it says as much.
+            return;
+        }
         cursor.journaled = Some(mark);
         let record = Watermark { place, previous: mark.previous, resume: mark.resume };
         self.journal.append(&Record::Acknowledged(id, record));

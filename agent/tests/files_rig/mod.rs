@@ -1,5 +1,5 @@
 //! A node's log folder and a worker over it, with a clock that is told and a sink that shows every entry.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its part")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
