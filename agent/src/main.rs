@@ -1,3 +1,7 @@
 //! The agent's process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_agent::run::main()
+}

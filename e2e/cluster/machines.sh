@@ -50,14 +50,14 @@ route_from_host() {
   ip route replace "$SERVICE_NET.0.0/16" via "$(ip_of node1)"
 }
 
+# found by name, not by pid file: it goes even when the state folder was removed before it
 destroy_machine() {
   local name=$1 pid
-  if machine_alive "$name"; then
-    pid=$(init_pid "$name")
+  for pid in $(pgrep --full --exact "sluice-$CLUSTER-$name -P" || true); do
     kill -KILL "$pid"
     # it is gone only when the kernel has ended all that ran inside
     while [[ -e /proc/$pid ]]; do sleep 0.05; done
-  fi
+  done
   rm -f "$RUN/$name.init"
   ip link delete "sl-$CLUSTER-$name" 2>/dev/null || true
 }

@@ -10,11 +10,13 @@ TARGET=x86_64-unknown-linux-gnu
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 mkdir -p "$CACHE/images"
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
+work=$(mktemp -d)
+context=$work/context
+mkdir "$context"
+trap 'rm -rf "$work"' EXIT
 
-# a store of our own: the machine's engine, if it has one, need not know
-engine() { buildah --root "$CACHE/buildah" --runroot "$context/run" --storage-driver vfs "$@"; }
+# a store that ends with this script: the machine's engine, if it has one, need not know
+engine() { buildah --root "$work/store" --runroot "$work/run" --storage-driver vfs "$@"; }
 
 for part in agent operator; do
   name=sluice-$part binary=$CARGO_TARGET_DIR/$TARGET/release/sluice-$part tar=$CACHE/images/sluice-$part-$version.tar

@@ -17,8 +17,7 @@ up() {
     step "cluster $CLUSTER runs"
     return
   fi
-  # a first try says nothing
-  [[ ! -e $STATE ]] || { step "cluster $CLUSTER is not whole: once more from nothing"; down; }
+  [[ ! -e $STATE && ! -e /sys/class/net/$BRIDGE ]] || { step "cluster $CLUSTER is not whole: once more from nothing"; down; }
   mkdir -p "$LOGS" "$RUN"
 
   step "certificates"

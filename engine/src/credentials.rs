@@ -59,7 +59,10 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let credentials = Credentials {
-            basic: Some(Basic { username: "user-x".into(), password: "word-x".into() }),
+            basic: Some(Basic {
+                username: "user-x".into(),
+                password: "word-x".into(),
+            }),
             bearer: Some("token-x".into()),
             ..Credentials::default()
         };

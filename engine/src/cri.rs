@@ -75,7 +75,12 @@ impl Parser {
             [] => &[],
             _ => return Err(Malformed),
         };
-        Ok(Line { timestamp, stream, partial, content })
+        Ok(Line {
+            timestamp,
+            stream,
+            partial,
+            content,
+        })
     }
 
     /// The timestamp that a line begins with, and what follows the space behind it.
@@ -118,17 +123,49 @@ impl Parser {
                 if minutes >= 24 * 60 {
                     return None;
                 }
-                (if *sign == b'+' { minutes * 60 } else { -minutes * 60 }, rest)
+                (
+                    if *sign == b'+' {
+                        minutes * 60
+                    } else {
+                        -minutes * 60
+                    },
+                    rest,
+                )
             }
             _ => return None,
         };
-        Some((Timestamp { seconds: minute_seconds + second - offset, nanos }, rest))
+        Some((
+            Timestamp {
+                seconds: minute_seconds + second - offset,
+                nanos,
+            },
+            rest,
+        ))
     }
 }
 
 /// Seconds since 1970 of `YYYY-MM-DDTHH:MM:`, read as UTC.
 fn parse_minute(text: &[u8; 17]) -> Option<i64> {
-    let [y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':'] = *text else {
+    let [
+        y1,
+        y2,
+        y3,
+        y4,
+        b'-',
+        o1,
+        o2,
+        b'-',
+        d1,
+        d2,
+        b'T',
+        h1,
+        h2,
+        b':',
+        m1,
+        m2,
+        b':',
+    ] = *text
+    else {
         return None;
     };
     let year = two_digits([y1, y2])? * 100 + two_digits([y3, y4])?;
@@ -142,7 +179,7 @@ fn parse_minute(text: &[u8; 17]) -> Option<i64> {
     Some(days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60)
 }
 
-/// Days from 1970-01-01 in the proleptic Gregorian calendar (H. Hinnant, "days_from_civil").
+/// Days from 1970-01-01 in the proleptic Gregorian calendar (H. Hinnant, `days_from_civil`).
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -152,7 +189,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 fn two_digits([tens, ones]: [u8; 2]) -> Option<i64> {
-    (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+    (tens.is_ascii_digit() && ones.is_ascii_digit())
+        .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
 }
 
 #[cfg(test)]
@@ -186,9 +224,15 @@ mod tests {
     #[test]
     fn tags_and_streams() {
         let full = parse("2026-11-20T17:50:01Z stderr F a b").unwrap();
-        assert_eq!((full.stream, full.partial, full.content), (Stream::Stderr, false, &b"a b"[..]));
+        assert_eq!(
+            (full.stream, full.partial, full.content),
+            (Stream::Stderr, false, &b"a b"[..])
+        );
         let partial = parse("2026-11-20T17:50:01Z stdout P:new:tags rest").unwrap();
-        assert_eq!((partial.stream, partial.partial, partial.content), (Stream::Stdout, true, &b"rest"[..]));
+        assert_eq!(
+            (partial.stream, partial.partial, partial.content),
+            (Stream::Stdout, true, &b"rest"[..])
+        );
         assert_eq!(parse("2026-11-20T17:50:01Z stdout F ").unwrap().content, b"");
         assert_eq!(parse("2026-11-20T17:50:01Z stdout F").unwrap().content, b"");
     }
@@ -216,7 +260,11 @@ mod tests {
     #[test]
     fn the_remembered_minute_is_left_when_it_changes() {
         let mut parser = Parser::default();
-        for (minute, seconds) in [("17:50", 1_795_197_000), ("17:51", 1_795_197_060), ("17:50", 1_795_197_000)] {
+        for (minute, seconds) in [
+            ("17:50", 1_795_197_000),
+            ("17:51", 1_795_197_060),
+            ("17:50", 1_795_197_000),
+        ] {
             let line = format!("2026-11-20T{minute}:00Z stdout F x");
             assert_eq!(parser.parse(line.as_bytes()).unwrap().timestamp.seconds, seconds);
         }

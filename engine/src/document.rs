@@ -5,6 +5,7 @@
 //! status can compare content instead of counters.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,8 +23,8 @@ pub const VERSION: u32 = 1;
 pub struct Document {
     /// Format version, [`VERSION`].
     pub version: u32,
-    /// Pipelines, sorted by name. Kept as raw JSON values by [`Document::read`], so that one pipeline which
-    /// this agent cannot read does not hide the others.
+    /// Pipelines, sorted by name. [`Document::read`] reads each on its own, so that one which this agent
+    /// cannot read does not hide the others.
     #[serde(default)]
     pub pipelines: Vec<Pipeline>,
     /// Tenants that the pipelines refer to, sorted by name.
@@ -228,7 +229,11 @@ impl Default for Limits {
 
 impl Default for StructuredMetadata {
     fn default() -> Self {
-        Self { allowed: true, max_bytes: 64 << 10, max_count: 128 }
+        Self {
+            allowed: true,
+            max_bytes: 64 << 10,
+            max_count: 128,
+        }
     }
 }
 
@@ -246,7 +251,11 @@ pub struct Delivery {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { batch_bytes: 1 << 20, batch_wait_ms: 1_000, request_timeout_ms: 30_000 }
+        Self {
+            batch_bytes: 1 << 20,
+            batch_wait_ms: 1_000,
+            request_timeout_ms: 30_000,
+        }
     }
 }
 
@@ -282,7 +291,11 @@ impl Document {
         tenants.iter_mut().for_each(Tenant::seal);
         pipelines.sort_by(|a, b| a.name.cmp(&b.name));
         tenants.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { version: VERSION, pipelines, tenants }
+        Self {
+            version: VERSION,
+            pipelines,
+            tenants,
+        }
     }
 
     /// Canonical JSON: what is stored, and what the hash covers.
@@ -315,7 +328,14 @@ impl Document {
         let mut refused = Vec::new();
         let pipelines = read_each(raw.pipelines, "pipelines", &mut refused);
         let tenants = read_each(raw.tenants, "tenants", &mut refused);
-        Ok((Self { version: VERSION, pipelines, tenants }, refused))
+        Ok((
+            Self {
+                version: VERSION,
+                pipelines,
+                tenants,
+            },
+            refused,
+        ))
     }
 }
 
@@ -326,11 +346,18 @@ fn read_each<T: serde::de::DeserializeOwned>(
 ) -> Vec<T> {
     let mut read = Vec::with_capacity(values.len());
     for (index, value) in values.into_iter().enumerate() {
-        let name = value.get("name").and_then(|name| name.as_str()).and_then(|name| name.parse().ok());
+        let name = value
+            .get("name")
+            .and_then(|name| name.as_str())
+            .and_then(|name| name.parse().ok());
         match serde_json::from_value(value) {
             Ok(item) => read.push(item),
             Err(error) => {
-                refused.push(Refused { path: format!("{list}[{index}]"), name, error: error.to_string() });
+                refused.push(Refused {
+                    path: format!("{list}[{index}]"),
+                    name,
+                    error: error.to_string(),
+                });
             }
         }
     }
@@ -340,7 +367,11 @@ fn read_each<T: serde::de::DeserializeOwned>(
 impl Pipeline {
     /// Sets `hash` from the content, which is everything but `generation` and `hash`.
     pub fn seal(&mut self) {
-        let content = Self { generation: 0, hash: String::new(), ..self.clone() };
+        let content = Self {
+            generation: 0,
+            hash: String::new(),
+            ..self.clone()
+        };
         self.hash = content_hash(&serde_json::to_vec(&content).unwrap_or_default());
     }
 }
@@ -348,14 +379,24 @@ impl Pipeline {
 impl Tenant {
     /// Sets `hash` from the content, which is everything but `generation` and `hash`.
     pub fn seal(&mut self) {
-        let content = Self { generation: 0, hash: String::new(), ..self.clone() };
+        let content = Self {
+            generation: 0,
+            hash: String::new(),
+            ..self.clone()
+        };
         self.hash = content_hash(&serde_json::to_vec(&content).unwrap_or_default());
     }
 }
 
 /// SHA-256 as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(64), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _infallible = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 /// The first 32 hex digits of SHA-256: short enough for names, long enough never to collide.
@@ -363,4 +404,70 @@ pub fn content_hash(bytes: &[u8]) -> String {
     let mut hex = sha256_hex(bytes);
     hex.truncate(32);
     hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipeline(name: &str) -> Pipeline {
+        Pipeline {
+            name: Key::new("team-a", name),
+            uid: "u".into(),
+            generation: 3,
+            hash: String::new(),
+            tenants: vec![Key::new("logging", "ops")],
+            pods: PodSource {
+                namespaces: vec![Namespace {
+                    name: "team-a".into(),
+                    uid: None,
+                    created_at: None,
+                    labels: BTreeMap::new(),
+                }],
+                selector: LabelSelector::default(),
+                containers: ContainerSelector::default(),
+                start_at: StartAt::default(),
+            },
+            labels: LabelRules::default(),
+        }
+    }
+
+    #[test]
+    fn a_document_reads_back_as_it_was_written() {
+        let document = Document::new(vec![pipeline("b"), pipeline("a")], Vec::new());
+        let (read, refused) = Document::read(&document.to_json()).unwrap();
+        assert!(refused.is_empty());
+        assert_eq!(read, document);
+        assert_eq!(read.hash(), document.hash());
+    }
+
+    #[test]
+    fn one_unreadable_pipeline_does_not_hide_the_others() {
+        let mut json =
+            serde_json::to_value(Document::new(vec![pipeline("a"), pipeline("b")], Vec::new())).unwrap();
+        json["pipelines"][0]["future"] = true.into();
+        let (read, refused) = Document::read(json.to_string().as_bytes()).unwrap();
+        assert_eq!(read.pipelines.len(), 1);
+        assert_eq!(refused[0].path, "pipelines[0]");
+        assert_eq!(refused[0].name, Some(Key::new("team-a", "a")));
+        assert!(refused[0].error.contains("future"), "{}", refused[0].error);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_whole() {
+        let error = Document::read(br#"{"version":2}"#).unwrap_err();
+        assert!(error.to_string().contains("update the agent"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_is_of_the_content_not_of_the_generation() {
+        let (mut one, mut other) = (pipeline("a"), pipeline("a"));
+        other.generation = 4;
+        one.seal();
+        other.seal();
+        assert_eq!(one.hash, other.hash);
+        other.labels.drop.push("app".into());
+        other.seal();
+        assert_ne!(one.hash, other.hash);
+    }
 }

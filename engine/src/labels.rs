@@ -114,7 +114,12 @@ pub struct Chosen {
 pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -> Chosen {
     let mut ranked = profile_labels(rules.profile, facts);
     ranked.retain(|(name, _)| is_origin(name) || !rules.drop.iter().any(|dropped| dropped == name));
-    ranked.extend(rules.fixed.iter().map(|(name, value)| (name.clone(), value.clone())));
+    ranked.extend(
+        rules
+            .fixed
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
     for rule in &rules.from_namespace_labels {
         if let Some(value) = facts.namespace_labels.get(&rule.namespace_label) {
             ranked.push((rule.label.clone(), value.clone()));
@@ -215,7 +220,10 @@ fn app<'a>(facts: &ContainerFacts<'a>) -> &'a str {
 }
 
 fn first_label<'a>(labels: &'a BTreeMap<String, String>, keys: &[&str]) -> Option<&'a str> {
-    keys.iter().filter_map(|key| labels.get(*key)).map(String::as_str).find(|value| !value.is_empty())
+    keys.iter()
+        .filter_map(|key| labels.get(*key))
+        .map(String::as_str)
+        .find(|value| !value.is_empty())
 }
 
 /// Cuts `-<8 to 10 hex digits>` off the end, as the chart's `([0-9a-z-.]+?)(-[0-9a-f]{8,10})?` does.
@@ -224,7 +232,9 @@ fn without_template_hash(name: &str) -> &str {
         Some((stem, hash))
             if !stem.is_empty()
                 && (8..=10).contains(&hash.len())
-                && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
+                && hash
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
         {
             stem
         }
@@ -260,7 +270,10 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     struct Pod {
@@ -270,7 +283,10 @@ mod tests {
 
     impl Pod {
         fn with(labels: &[(&str, &str)]) -> Self {
-            Self { labels: map(labels), namespace_labels: map(&[("team", "a")]) }
+            Self {
+                labels: map(labels),
+                namespace_labels: map(&[("team", "a")]),
+            }
         }
 
         fn facts<'a>(&'a self, controller: Option<&'a str>) -> ContainerFacts<'a> {
@@ -289,17 +305,33 @@ mod tests {
     #[test]
     fn minimal_has_four_labels_and_keeps_the_pod_as_metadata() {
         let pod = Pod::with(&[]);
-        let chosen = choose(&LabelRules::default(), &pod.facts(Some("web-5d8f9c7b6")), &Limits::default());
-        assert_eq!(chosen.labels, r#"{app="web", container="main", namespace="team-a", node_name="node1"}"#);
-        assert_eq!(chosen.metadata, [("pod".to_owned(), "web-5d8f9c7b6-x2x4z".to_owned())]);
+        let chosen = choose(
+            &LabelRules::default(),
+            &pod.facts(Some("web-5d8f9c7b6")),
+            &Limits::default(),
+        );
+        assert_eq!(
+            chosen.labels,
+            r#"{app="web", container="main", namespace="team-a", node_name="node1"}"#
+        );
+        assert_eq!(
+            chosen.metadata,
+            [("pod".to_owned(), "web-5d8f9c7b6-x2x4z".to_owned())]
+        );
         assert!(chosen.stream);
         assert!(chosen.curtailed.is_empty());
     }
 
     #[test]
     fn promtail_follows_the_charts_table() {
-        let pod = Pod::with(&[("app.kubernetes.io/name", "shop"), ("app.kubernetes.io/instance", "shop-1")]);
-        let rules = LabelRules { profile: Profile::Promtail, ..LabelRules::default() };
+        let pod = Pod::with(&[
+            ("app.kubernetes.io/name", "shop"),
+            ("app.kubernetes.io/instance", "shop-1"),
+        ]);
+        let rules = LabelRules {
+            profile: Profile::Promtail,
+            ..LabelRules::default()
+        };
         let chosen = choose(&rules, &pod.facts(Some("web-5d8f9c7b6")), &Limits::default());
         assert_eq!(
             chosen.labels,
@@ -327,8 +359,14 @@ mod tests {
         let pod = Pod::with(&[("example.com/team", "blue")]);
         let rules = LabelRules {
             fixed: map(&[("cluster", "ops"), ("namespace", "forged")]),
-            from_pod_labels: vec![FromPodLabel { label: "squad".into(), pod_label: "example.com/team".into() }],
-            from_namespace_labels: vec![FromNamespaceLabel { label: "team".into(), namespace_label: "team".into() }],
+            from_pod_labels: vec![FromPodLabel {
+                label: "squad".into(),
+                pod_label: "example.com/team".into(),
+            }],
+            from_namespace_labels: vec![FromNamespaceLabel {
+                label: "team".into(),
+                namespace_label: "team".into(),
+            }],
             drop: vec!["app".into(), "node_name".into()],
             ..LabelRules::default()
         };
@@ -343,14 +381,27 @@ mod tests {
     fn a_tenants_limits_are_kept() {
         let pod = Pod::with(&[("l", "0123456789")]);
         let rules = LabelRules {
-            from_pod_labels: vec![FromPodLabel { label: "x".into(), pod_label: "l".into() }],
+            from_pod_labels: vec![FromPodLabel {
+                label: "x".into(),
+                pod_label: "l".into(),
+            }],
             ..LabelRules::default()
         };
-        let limits = Limits { max_label_names: 4, max_label_value_bytes: 8, ..Limits::default() };
+        let limits = Limits {
+            max_label_names: 4,
+            max_label_value_bytes: 8,
+            ..Limits::default()
+        };
         let chosen = choose(&rules, &pod.facts(None), &limits);
-        assert_eq!(chosen.labels, r#"{app="web-5d8f", container="main", namespace="team-a", node_name="node1"}"#);
+        assert_eq!(
+            chosen.labels,
+            r#"{app="web-5d8f", container="main", namespace="team-a", node_name="node1"}"#
+        );
         assert_eq!(chosen.curtailed, ["app", "x", "x"]);
-        assert_eq!(chosen.metadata.last(), Some(&("x".to_owned(), "01234567".to_owned())));
+        assert_eq!(
+            chosen.metadata.last(),
+            Some(&("x".to_owned(), "01234567".to_owned()))
+        );
 
         let mut without = limits;
         without.structured_metadata.allowed = false;

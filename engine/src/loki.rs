@@ -80,7 +80,9 @@ pub fn is_tenant_id(id: &str) -> bool {
     (1..=150).contains(&id.len())
         && id != "."
         && id != ".."
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b))
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b))
 }
 
 /// Whether a label name is one that a user may set: `[a-zA-Z_][a-zA-Z0-9_]*`, not beginning with `__`,
@@ -98,7 +100,9 @@ pub fn is_label_name(name: &str) -> bool {
 pub fn is_header_name(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
         && !RESERVED_HEADERS.contains(&lower.as_str())
         && !lower.starts_with("content-")
 }
@@ -121,7 +125,9 @@ pub fn is_allowed_address(address: IpAddr) -> bool {
 }
 
 fn is_link_local(v6: Ipv6Addr) -> bool {
-    v6.segments().first().is_some_and(|first| first & 0xffc0 == 0xfe80)
+    v6.segments()
+        .first()
+        .is_some_and(|first| first & 0xffc0 == 0xfe80)
 }
 
 /// Appends `value` in double quotes as Go's `strconv.Quote` would, which Loki's label parser reads.
@@ -166,7 +172,10 @@ mod tests {
 
     #[test]
     fn urls_that_cannot_be_a_lokis_are_refused() {
-        assert!(matches!(push_url("loki:3100"), Err(UrlError::Scheme(_) | UrlError::Malformed(_))));
+        assert!(matches!(
+            push_url("loki:3100"),
+            Err(UrlError::Scheme(_) | UrlError::Malformed(_))
+        ));
         assert!(matches!(push_url("ftp://loki"), Err(UrlError::Scheme(_))));
         assert!(matches!(push_url("http://u:p@loki"), Err(UrlError::Userinfo)));
         assert!(matches!(push_url("http://loki/?a=b"), Err(UrlError::Query)));
@@ -175,7 +184,10 @@ mod tests {
 
     #[test]
     fn labels_url_stands_beside_push() {
-        assert_eq!(labels_url("http://l/loki/api/v1/push"), "http://l/loki/api/v1/labels");
+        assert_eq!(
+            labels_url("http://l/loki/api/v1/push"),
+            "http://l/loki/api/v1/labels"
+        );
     }
 
     #[test]
@@ -193,14 +205,28 @@ mod tests {
             assert!(!is_label_name(name), "{name:?}");
         }
         assert!(is_header_name("X-Team"));
-        for name in ["", "Host", "content-length", "X-Scope-OrgID", "a b", "Authorization"] {
+        for name in [
+            "",
+            "Host",
+            "content-length",
+            "X-Scope-OrgID",
+            "a b",
+            "Authorization",
+        ] {
             assert!(!is_header_name(name), "{name:?}");
         }
     }
 
     #[test]
     fn addresses_of_the_node_itself_are_refused() {
-        for address in ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0", "::ffff:127.0.0.1"] {
+        for address in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "::1",
+            "fe80::1",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
             assert!(!is_allowed_address(address.parse().unwrap()), "{address}");
         }
         for address in ["10.1.2.3", "192.168.1.1", "fd00::1"] {

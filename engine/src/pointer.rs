@@ -68,8 +68,14 @@ mod tests {
         let mut pointer = Pointer {
             version: VERSION,
             transitions: 1,
-            document: DocumentRef { hash: "0".into(), parts: 1 },
-            deny: vec![Denial { pipeline: web.clone(), namespace: Some("x".into()) }],
+            document: DocumentRef {
+                hash: "0".into(),
+                parts: 1,
+            },
+            deny: vec![Denial {
+                pipeline: web.clone(),
+                namespace: Some("x".into()),
+            }],
             credentials: BTreeMap::new(),
         };
         assert!(pointer.denies(&web, "x"));

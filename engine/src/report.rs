@@ -15,7 +15,12 @@ pub const LAG_STEPS: [u32; 6] = [0, 5, 10, 30, 60, 300];
 
 /// The largest of [`LAG_STEPS`] that `seconds` reaches.
 pub fn lag_step(seconds: u64) -> u32 {
-    LAG_STEPS.iter().rev().copied().find(|&step| u64::from(step) <= seconds).unwrap_or(0)
+    LAG_STEPS
+        .iter()
+        .rev()
+        .copied()
+        .find(|&step| u64::from(step) <= seconds)
+        .unwrap_or(0)
 }
 
 /// The answer of `/status?since=<sequence>`.
@@ -164,6 +169,9 @@ mod tests {
 
     #[test]
     fn lag_is_shown_in_steps() {
-        assert_eq!([0, 4, 5, 29, 30, 299, 300, 9_000].map(lag_step), [0, 0, 5, 10, 30, 60, 300, 300]);
+        assert_eq!(
+            [0, 4, 5, 29, 30, 299, 300, 9_000].map(lag_step),
+            [0, 0, 5, 10, 30, 60, 300, 300]
+        );
     }
 }

@@ -15,7 +15,10 @@ pub struct LabelSelector {
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements; all must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Requirement>>", length(max = 32)))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<Vec<Requirement>>", length(max = 32))
+    )]
     pub match_expressions: Vec<Requirement>,
 }
 
@@ -57,8 +60,13 @@ impl LabelSelector {
 
     /// Whether labels meet every requirement.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.match_expressions.iter().all(|requirement| requirement.matches(labels))
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+            && self
+                .match_expressions
+                .iter()
+                .all(|requirement| requirement.matches(labels))
     }
 }
 
@@ -82,11 +90,25 @@ impl Requirement {
 pub struct ContainerSelector {
     /// Patterns of names to read; absent reads every container, init containers included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<String>>", length(min = 1, max = 32), inner(length(min = 1, max = 63), pattern(r"^[a-z0-9*-]+$"))))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            with = "Option<Vec<String>>",
+            length(min = 1, max = 32),
+            inner(length(min = 1, max = 63), pattern(r"^[a-z0-9*-]+$"))
+        )
+    )]
     pub include: Vec<String>,
     /// Patterns of names to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<String>>", length(max = 32), inner(length(min = 1, max = 63), pattern(r"^[a-z0-9*-]+$"))))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            with = "Option<Vec<String>>",
+            length(max = 32),
+            inner(length(min = 1, max = 63), pattern(r"^[a-z0-9*-]+$"))
+        )
+    )]
     pub exclude: Vec<String>,
 }
 
@@ -102,8 +124,12 @@ impl ContainerSelector {
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
     for part in parts {
         match rest.split_once(part) {
             Some((_, after)) => rest = after,
@@ -118,11 +144,18 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn requirement(key: &str, operator: Operator, values: &[&str]) -> Requirement {
-        Requirement { key: key.into(), operator, values: values.iter().map(|v| (*v).to_owned()).collect() }
+        Requirement {
+            key: key.into(),
+            operator,
+            values: values.iter().map(|v| (*v).to_owned()).collect(),
+        }
     }
 
     #[test]
@@ -134,10 +167,16 @@ mod tests {
             (Operator::Exists, &[][..], true, false),
             (Operator::DoesNotExist, &[][..], false, true),
         ] {
-            let selector =
-                LabelSelector { match_expressions: vec![requirement("app", operator, values)], ..Default::default() };
+            let selector = LabelSelector {
+                match_expressions: vec![requirement("app", operator, values)],
+                ..Default::default()
+            };
             assert_eq!(selector.matches(&web), with, "{operator:?}");
-            assert_eq!(selector.matches(&BTreeMap::new()), without, "{operator:?} without the label");
+            assert_eq!(
+                selector.matches(&BTreeMap::new()),
+                without,
+                "{operator:?} without the label"
+            );
         }
     }
 
@@ -165,7 +204,10 @@ mod tests {
 
     #[test]
     fn exclude_wins() {
-        let selector = ContainerSelector { include: vec!["*".into()], exclude: vec!["istio-proxy".into()] };
+        let selector = ContainerSelector {
+            include: vec!["*".into()],
+            exclude: vec!["istio-proxy".into()],
+        };
         assert!(selector.matches("web"));
         assert!(!selector.matches("istio-proxy"));
     }

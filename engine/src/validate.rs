@@ -25,7 +25,11 @@ impl fmt::Display for Violation {
 
 /// All violations as one text.
 pub fn join(violations: &[Violation]) -> String {
-    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    violations
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 struct Violations(Vec<Violation>);
@@ -33,7 +37,10 @@ struct Violations(Vec<Violation>);
 impl Violations {
     fn check(&mut self, holds: bool, path: impl Into<String>, message: impl Into<String>) {
         if !holds {
-            self.0.push(Violation { path: path.into(), message: message.into() });
+            self.0.push(Violation {
+                path: path.into(),
+                message: message.into(),
+            });
         }
     }
 }
@@ -42,10 +49,22 @@ impl Violations {
 pub fn pipeline(pipeline: &Pipeline) -> Vec<Violation> {
     let mut found = Violations(Vec::new());
     let tenants = pipeline.tenants.len();
-    found.check((1..=4).contains(&tenants), "tenants", format!("has {tenants} entries, 1 to 4 are allowed"));
+    found.check(
+        (1..=4).contains(&tenants),
+        "tenants",
+        format!("has {tenants} entries, 1 to 4 are allowed"),
+    );
     for (index, tenant) in pipeline.tenants.iter().enumerate() {
-        let again = pipeline.tenants.iter().take(index).any(|earlier| earlier == tenant);
-        found.check(!again, format!("tenants[{index}]"), format!("{tenant} is listed twice: leave one out"));
+        let again = pipeline
+            .tenants
+            .iter()
+            .take(index)
+            .any(|earlier| earlier == tenant);
+        found.check(
+            !again,
+            format!("tenants[{index}]"),
+            format!("{tenant} is listed twice: leave one out"),
+        );
     }
     let labels = &pipeline.labels;
     let names = labels
@@ -80,7 +99,9 @@ pub fn pipeline(pipeline: &Pipeline) -> Vec<Violation> {
         found.check(
             !matches!(name.as_str(), "namespace" | "node_name"),
             format!("labels.drop[{index}]"),
-            format!("{name} cannot be dropped: it is evidence of a line's origin and gives each stream one writer"),
+            format!(
+                "{name} cannot be dropped: it is evidence of a line's origin and gives each stream one writer"
+            ),
         );
     }
     found.0
@@ -115,11 +136,20 @@ pub fn tenant(tenant: &Tenant) -> Vec<Violation> {
             ),
         );
         found.check(
-            header.value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)),
+            header
+                .value
+                .bytes()
+                .all(|b| b == b'\t' || (b' '..=b'~').contains(&b)),
             format!("headers[{index}].value"),
             "has a character that a header cannot hold: use printable ASCII",
         );
     }
+    figures(tenant, &mut found);
+    found.0
+}
+
+/// Checks a tenant's limits and delivery.
+fn figures(tenant: &Tenant, found: &mut Violations) {
     let limits = &tenant.limits;
     let line = limits.max_line_bytes;
     found.check(
@@ -127,20 +157,35 @@ pub fn tenant(tenant: &Tenant) -> Vec<Violation> {
         "limits.maxLineBytes",
         format!("is {line}, 1024 to 3145728 are allowed"),
     );
-    found.check(limits.max_label_names >= 4, "limits.maxLabelNames", "is below 4, the labels that every profile has");
+    found.check(
+        limits.max_label_names >= 4,
+        "limits.maxLabelNames",
+        "is below 4, the labels that every profile has",
+    );
     for (path, value) in [
         ("limits.rateBytesPerSecond", limits.rate_bytes_per_second),
         ("limits.burstBytes", limits.burst_bytes),
-        ("limits.perStreamRateBytesPerSecond", limits.per_stream_rate_bytes_per_second),
+        (
+            "limits.perStreamRateBytesPerSecond",
+            limits.per_stream_rate_bytes_per_second,
+        ),
         ("limits.perStreamBurstBytes", limits.per_stream_burst_bytes),
     ] {
-        found.check(value >= 1_024, path, format!("is {value}, at least 1024 is needed"));
+        found.check(
+            value >= 1_024,
+            path,
+            format!("is {value}, at least 1024 is needed"),
+        );
     }
     let delivery = &tenant.delivery;
     found.check(
         (16_384..=loki::MAX_REQUEST_BYTES).contains(&delivery.batch_bytes),
         "delivery.batchBytes",
-        format!("is {}, 16384 to {} are allowed", delivery.batch_bytes, loki::MAX_REQUEST_BYTES),
+        format!(
+            "is {}, 16384 to {} are allowed",
+            delivery.batch_bytes,
+            loki::MAX_REQUEST_BYTES
+        ),
     );
     found.check(
         (50..=10_000).contains(&delivery.batch_wait_ms),
@@ -152,5 +197,66 @@ pub fn tenant(tenant: &Tenant) -> Vec<Violation> {
         "delivery.requestTimeoutMs",
         format!("is {}, 1000 to 300000 are allowed", delivery.request_timeout_ms),
     );
-    found.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Document;
+
+    fn document() -> Document {
+        let json = br#"{"version":1,
+            "tenants":[{"name":"logging/ops","uid":"u","pushUrl":"http://loki/loki/api/v1/push"}],
+            "pipelines":[{"name":"team-a/web","uid":"u","tenants":["logging/ops"],"pods":{"namespaces":[{"name":"team-a"}]}}]}"#;
+        let (document, refused) = Document::read(json).unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+        document
+    }
+
+    #[test]
+    fn the_smallest_document_is_valid() {
+        let document = document();
+        assert_eq!(pipeline(&document.pipelines[0]), []);
+        assert_eq!(tenant(&document.tenants[0]), []);
+    }
+
+    #[test]
+    fn every_pipeline_violation_names_its_field() {
+        let mut bad = document().pipelines.remove(0);
+        bad.tenants.push(bad.tenants[0].clone());
+        bad.labels.fixed.insert("a-b".into(), "x".into());
+        bad.labels.drop.push("node_name".into());
+        let paths: Vec<_> = pipeline(&bad)
+            .into_iter()
+            .map(|violation| violation.path)
+            .collect();
+        assert_eq!(paths, ["tenants[1]", "labels.static[a-b]", "labels.drop[0]"]);
+    }
+
+    #[test]
+    fn every_tenant_violation_names_its_field() {
+        let mut bad = document().tenants.remove(0);
+        bad.push_url = "http://loki".into();
+        bad.tenant_id = Some("a/b".into());
+        bad.headers.push(crate::document::Header {
+            name: "Host".into(),
+            value: "x\n".into(),
+        });
+        bad.limits.max_line_bytes = 1;
+        bad.delivery.batch_wait_ms = 1;
+        let found = tenant(&bad);
+        let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "pushUrl",
+                "tenantId",
+                "headers[0].name",
+                "headers[0].value",
+                "limits.maxLineBytes",
+                "delivery.batchWaitMs"
+            ]
+        );
+        assert!(join(&found).contains("/loki/api/v1/push"));
+    }
 }

@@ -1,4 +1,12 @@
 //! Pointer, document and credentials in, what is in force out.
+//!
+//! - [`merge`]: a document in, what is in force out; what is refused keeps its last good content
+//! - [`credentials`]: files and Secrets in, each tenant's credentials out
+//! - [`keeper`]: pointers and what was fetched in, what is in force and what to fetch next out
+//! - [`fetch`]: names in, the bytes that the API server holds out
+//! - [`cache`]: what is in force in, the same after a restart without the API server out
+//! - [`cluster`]: the node's pointer watched, all of the above driven by it
+//! - [`standalone`]: a document's file in, what is in force out, without a cluster
 
 use std::sync::Arc;
 
@@ -6,6 +14,14 @@ use sluice_engine::credentials::Credentials;
 use sluice_engine::document::{Pipeline, Tenant};
 use sluice_engine::key::Key;
 use sluice_engine::pointer::Denial;
+
+pub mod cache;
+pub mod cluster;
+pub mod credentials;
+pub mod fetch;
+pub mod keeper;
+pub mod merge;
+pub mod standalone;
 
 /// What the agent runs: read, checked, and with credentials. Pipelines that were refused stand here with
 /// their last good content.

@@ -1,6 +1,14 @@
 //! The node's pods in, their labels out.
+//!
+//! - [`convert`]: a pod's metadata in, its facts out; lists and events in, changes out
+//! - [`watch`](mod@watch): the watch that feeds it
+//! - [`backoff`]: failures in, the time to wait out
 
 use std::collections::BTreeMap;
+
+pub mod backoff;
+pub mod convert;
+pub mod watch;
 
 /// What the agent knows of a pod, from its metadata alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use sluice_engine::credentials::Credentials;
 use sluice_engine::document::{Pipeline, Tenant};
 use sluice_engine::key::Key;
 use sluice_engine::pointer::Denial;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What one `LogPipeline` wants of the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Shares {
 pub struct Desired {
     shares: Arc<Mutex<Shares>>,
     changed: Arc<Notify>,
+    complete: Arc<watch::Sender<bool>>,
 }
 
 impl Desired {
@@ -52,6 +53,22 @@ impl Desired {
     /// Replaces a tenant's share; `None` removes it. Wakes the fleet only on a change.
     pub fn set_tenant(&self, key: &Key, share: Option<TenantShare>) {
         self.edit(|shares| replace(&mut shares.tenants, key, share));
+    }
+
+    /// Says that every object which exists has left its share once. Until then nothing is written: a leader
+    /// that has just begun would otherwise withdraw what it has not read yet.
+    pub fn mark_complete(&self) {
+        self.complete.send_replace(true);
+    }
+
+    /// Waits for [`Desired::mark_complete`].
+    pub async fn complete(&self) {
+        // it fails only without a sender, and `self` is one
+        self.complete
+            .subscribe()
+            .wait_for(|complete| *complete)
+            .await
+            .ok();
     }
 
     /// What is wanted now.

@@ -1,6 +1,7 @@
 //! What the fleet found on the nodes: the input of every object's status.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sluice_engine::key::Key;
 use sluice_engine::report::{PipelineReport, TenantReport, Warning};
@@ -27,8 +28,8 @@ pub struct Observed {
 pub struct Node {
     /// Not counted as behind: not Ready, being deleted, or joined less than two minutes ago.
     pub excused: bool,
-    /// What its agent says; absent while it does not answer.
-    pub agent: Option<Agent>,
+    /// What its agent says; absent while it does not answer. Shared: a snapshot copies no answers.
+    pub agent: Option<Arc<Agent>>,
     /// Since when it does not answer, in seconds since 1970; absent while it does.
     pub silent_since: Option<i64>,
 }

@@ -1,0 +1,72 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export CLUSTER ?= test
+export SLUICE_CACHE ?= $(HOME)/.cache/sluice
+export CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
+
+VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGES := $(foreach part,agent operator,$(SLUICE_CACHE)/images/sluice-$(part)-$(VERSION).tar)
+DENY_VERSION := 0.20.2
+DENY := $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+# the tests' way to the cluster and to Kubernetes' programs
+ENV = eval "$$(e2e/cluster/cluster env)" &&
+
+##@ Code
+fmt: ## format the Rust code
+	cargo fmt --all
+fmt-check: ## fail where the Rust code is not formatted
+	cargo fmt --all --check
+clippy: ## lint; a warning is an error
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+deny: ## which crates may be linked, and under which licences
+	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+	$(DENY) --log-level error check bans licenses sources
+generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
+	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds
+	for copy in charts/sluice/crds config/crd; do install -D --mode=644 --target-directory=$$copy crds/*.yaml; done
+check-generated: generate ## fail where a generated file is not what the types say
+	git diff --exit-code -- crds charts config
+
+##@ Tests
+test: ## every suite in order, each with its time
+	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
+test-unit: ## pure: everything that needs no cluster
+	cargo test --workspace --exclude sluice-e2e --locked
+test-api: deps tools ## API: the operator beside a real API server and etcd
+	$(ENV) cargo test -p sluice-operator --test api --locked
+test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
+	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1
+bench: ## speed beside a program that does the least possible
+	bench/run
+
+##@ Cluster (CLUSTER=test or demo)
+deps: ## the Debian packages that all this needs
+	@e2e/cluster/deps.sh
+tools: ## Kubernetes, Loki, CoreDNS and Helm from Go modules, about 12 minutes, once
+	e2e/cluster/tools/build.sh
+cluster-up: deps ## two nodes with Loki; one that runs is kept
+	e2e/cluster/cluster up
+cluster-down: ## all of it away
+	e2e/cluster/cluster down
+images: deps ## agent and operator as container images
+	e2e/cluster/sluice-images.sh
+cluster-load: ## the images into every node
+	e2e/cluster/cluster import $(IMAGES)
+
+##@ Demo
+demo demo-down: export CLUSTER = demo
+demo: images ## Sluice at work in a cluster of its own
+	e2e/demo/run
+demo-down: ## the demo away
+	e2e/demo/down
+
+##@ House
+clean: ## both clusters, images and Cargo's target away; the built tools stay
+	CLUSTER=test e2e/cluster/cluster down
+	CLUSTER=demo e2e/cluster/cluster down
+	rm -rf $(CARGO_TARGET_DIR) $(SLUICE_CACHE)/images
+help: ## this list
+	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' Makefile)

@@ -1,0 +1,168 @@
+//! Encoded lines in, blocks that each fit into one request out: what one stream has waiting.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pace::Meter;
+use super::pool::Chain;
+use super::{Finished, StreamId, encode};
+use crate::tail::position::CursorId;
+
+/// A stream that rested this long may have to be made anew by Loki, so it is sent alone again.
+const REST: Duration = Duration::from_mins(30);
+/// Bits of a [`StreamId`] that say where the stream is; the others tell it from earlier ones there.
+const PLACE_BITS: u32 = 20;
+
+/// Lines of one stream that go into one request together.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// Entries as they go into the request.
+    pub(super) chain: Chain,
+    /// Whose lines these are, each cursor once.
+    pub(super) pieces: Vec<Finished>,
+    /// Lines.
+    pub(super) lines: u32,
+    /// Bytes of lines and structured metadata.
+    pub(super) bytes: u64,
+    /// When the first line came; set by the first look at the clock after it.
+    pub(super) opened: Option<Instant>,
+}
+
+/// One stream of one tenant.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Place of its tenant.
+    pub(super) tenant: usize,
+    /// Its labels string.
+    pub(super) labels: Arc<str>,
+    /// How often it is open.
+    pub(super) opened: u32,
+    /// What waits; lines go to the last block, the first is sent first.
+    pub(super) blocks: VecDeque<Block>,
+    /// A request with lines of it is under way.
+    pub(super) in_flight: bool,
+    /// It stands in its tenant's list of streams with lines.
+    pub(super) listed: bool,
+    /// When a request with lines of it was last sealed.
+    pub(super) sealed_at: Option<Instant>,
+    /// Its own limit.
+    pub(super) meter: Meter,
+}
+
+impl Stream {
+    pub(super) fn new(tenant: usize, labels: Arc<str>) -> Self {
+        Self {
+            tenant,
+            labels,
+            opened: 1,
+            blocks: VecDeque::new(),
+            in_flight: false,
+            listed: false,
+            sealed_at: None,
+            meter: Meter::default(),
+        }
+    }
+
+    /// Its next request must carry nothing else: an answer to several streams hides that a new one was
+    /// refused.
+    pub(super) fn travels_alone(&self, now: Instant) -> bool {
+        self.sealed_at.is_none_or(|at| now.saturating_duration_since(at) >= REST)
+    }
+
+    /// Nobody holds it and nothing of it is left.
+    pub(super) fn is_over(&self) -> bool {
+        self.opened == 0 && self.blocks.is_empty() && !self.in_flight
+    }
+
+    /// Bytes that its first block takes in a request.
+    pub(super) fn front_len(&self) -> usize {
+        self.blocks.front().map_or(0, |block| encode::stream_len(&self.labels, block.chain.len()))
+    }
+
+    /// Forgets a cursor's pieces that are not sealed; returns the blocks that held nothing else.
+    pub(super) fn drop_cursor(&mut self, cursor: CursorId) -> Vec<Block> {
+        let mut dropped = Vec::new();
+        for _ in 0..self.blocks.len() {
+            let Some(mut block) = self.blocks.pop_front() else { break };
+            let before = block.pieces.len();
+            block.pieces.retain(|piece| piece.cursor != cursor);
+            if block.pieces.is_empty() && before > 0 {
+                dropped.push(block);
+            } else {
+                self.blocks.push_back(block);
+            }
+        }
+        dropped
+    }
+}
+
+/// All streams, by identifier. An identifier is never used for another stream until its place was taken
+/// 4,096 times.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    places: Vec<Place>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Place {
+    id: StreamId,
+    stream: Option<Stream>,
+}
+
+fn place_of(id: StreamId) -> usize {
+    (id.0 & ((1 << PLACE_BITS) - 1)) as usize
+}
+
+impl Streams {
+    pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.places.get(place_of(id)).filter(|place| place.id == id).and_then(|place| place.stream.as_ref())
+    }
+
+    pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.places.get_mut(place_of(id)).filter(|place| place.id == id).and_then(|place| place.stream.as_mut())
+    }
+
+    pub(super) fn add(&mut self, stream: Stream) -> StreamId {
+        if let Some(place) = self.free.pop().and_then(|index| self.places.get_mut(index as usize)) {
+            place.id = StreamId(place.id.0.wrapping_add(1 << PLACE_BITS));
+            place.stream = Some(stream);
+            return place.id;
+        }
+        let id = StreamId(u32::try_from(self.places.len()).unwrap_or(u32::MAX));
+        self.places.push(Place { id, stream: Some(stream) });
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let place = self.places.get_mut(place_of(id)).filter(|place| place.id == id)?;
+        let stream = place.stream.take()?;
+        self.free.push(id.0 & ((1 << PLACE_BITS) - 1));
+        Some(stream)
+    }
+
+    /// Every stream.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Stream)> {
+        self.places.iter_mut().filter_map(|place| Some((place.id, place.stream.as_mut()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_does_not_find_the_next_stream_in_its_place() {
+        let mut streams = Streams::default();
+        let first = streams.add(Stream::new(0, "{a=\"1\"}".into()));
+        let other = streams.add(Stream::new(0, "{a=\"2\"}".into()));
+        assert!(streams.remove(first).is_some());
+        assert!(streams.remove(first).is_none());
+        let second = streams.add(Stream::new(0, "{a=\"3\"}".into()));
+        assert_ne!(first, second);
+        assert!(streams.get(first).is_none());
+        assert_eq!(&*streams.get(second).unwrap().labels, "{a=\"3\"}");
+        assert_eq!(&*streams.get(other).unwrap().labels, "{a=\"2\"}");
+    }
+}

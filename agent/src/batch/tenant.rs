@@ -1,0 +1,231 @@
+//! A tenant's limits and its share of the pool in; what its requests may hold, and when they may go out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_engine::document::{Delivery, Limits, Tenant as Document};
+use sluice_engine::key::Key;
+use sluice_engine::loki;
+
+use super::StreamId;
+use super::pace::{Aimd, Feedback, Meter, as_rate, stretched};
+use super::pool::Pool;
+
+/// Requests of one tenant that are under way at most.
+const WINDOW: usize = 4;
+/// Those of them that may be streams' first ones: a tenant whose limit of streams is reached has them refused
+/// again and again, and the streams that Loki knows must flow on.
+const FIRST_WINDOW: usize = 2;
+/// Part of a limit that is used: other writers and rounding need the rest.
+const USED_PART: f64 = 0.8;
+/// Bytes of a block that its framing and labels may take.
+const SMALLEST_BLOCK: usize = 1024;
+
+/// One tenant.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    /// Its name.
+    pub(super) key: Arc<Key>,
+    /// Its streams.
+    pub(super) by_labels: HashMap<Arc<str>, StreamId>,
+    /// Those that have lines waiting.
+    pub(super) waiting: Vec<StreamId>,
+    /// Bytes that it has taken from the pool.
+    pub(super) used: usize,
+    /// Its requests under way.
+    pub(super) in_flight: usize,
+    /// Those of them that are streams' first ones.
+    pub(super) firsts: usize,
+    /// What the pusher says.
+    pub(super) feedback: Arc<Feedback>,
+    wait: Duration,
+    batch_bytes: usize,
+    burst: f64,
+    stream_rate: f64,
+    stream_burst: f64,
+    meter: Meter,
+    aimd: Aimd,
+    throttles: u64,
+}
+
+impl Tenant {
+    pub(super) fn new(key: Key, limits: &Limits, delivery: &Delivery) -> Self {
+        let mut tenant = Self {
+            key: Arc::new(key),
+            by_labels: HashMap::new(),
+            waiting: Vec::new(),
+            used: 0,
+            in_flight: 0,
+            firsts: 0,
+            feedback: Arc::new(Feedback::default()),
+            wait: Duration::ZERO,
+            batch_bytes: 0,
+            burst: 0.0,
+            stream_rate: 0.0,
+            stream_burst: 0.0,
+            meter: Meter::default(),
+            aimd: Aimd::new(limits.rate_bytes_per_second),
+            throttles: 0,
+        };
+        tenant.set(limits, delivery);
+        tenant
+    }
+
+    /// New limits; what waits already stays as it is cut.
+    pub(super) fn set(&mut self, limits: &Limits, delivery: &Delivery) {
+        let burst = as_rate(limits.burst_bytes) * USED_PART;
+        let stream_burst = as_rate(limits.per_stream_burst_bytes) * USED_PART;
+        let most = delivery.batch_bytes.min(loki::MAX_REQUEST_BYTES);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "between 0 and 3.5 MiB"
+        )]
+        let most = (most as f64).min(burst).min(stream_burst) as usize;
+        self.batch_bytes = most.max(SMALLEST_BLOCK);
+        self.wait = Duration::from_millis(delivery.batch_wait_ms);
+        // A request may go out while the bucket holds anything, so the bucket and one request are the burst.
+        let request = as_rate(self.batch_bytes as u64);
+        self.burst = (burst - request).max(1.0);
+        self.stream_burst = (stream_burst - request).max(1.0);
+        self.stream_rate = as_rate(limits.per_stream_rate_bytes_per_second) * USED_PART;
+        self.aimd.set_ceiling(limits.rate_bytes_per_second);
+    }
+
+    /// Bytes of a request at most.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
+    /// Bytes of entries that one request takes of a stream with these labels.
+    pub(super) fn block_bytes(&self, labels: &str) -> usize {
+        // Two tags and lengths stand before the entries.
+        self.batch_bytes.saturating_sub(labels.len() + 12)
+    }
+
+    /// How long a line waits for company.
+    pub(super) fn wait(&self) -> Duration {
+        stretched(self.wait, self.feedback.latency())
+    }
+
+    /// Whether one more request may be under way.
+    pub(super) fn has_window(&self) -> bool {
+        self.in_flight < WINDOW
+    }
+
+    /// Whether one more stream's first request may be under way.
+    pub(super) fn has_first_window(&self) -> bool {
+        self.firsts < FIRST_WINDOW
+    }
+
+    /// When the tenant's rate allows the next request.
+    pub(super) fn ready_at(&self) -> Option<Instant> {
+        self.meter.ready_at(self.aimd.rate(), self.burst)
+    }
+
+    /// When a stream's rate allows the next request.
+    pub(super) fn stream_ready_at(&self, meter: Meter) -> Option<Instant> {
+        meter.ready_at(self.stream_rate, self.stream_burst)
+    }
+
+    /// Lets time pass: the rate grows, and is cut when Loki refused since the last call.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.aimd.grow(now);
+        let throttles = self.feedback.throttles();
+        if throttles != self.throttles {
+            self.throttles = throttles;
+            self.aimd.throttled(rand::random(), now);
+        }
+    }
+
+    /// Counts what goes out.
+    pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
+        self.meter.take(bytes, self.aimd.rate(), now);
+        self.aimd.sent(bytes, now);
+    }
+
+    /// Counts what goes out of one stream.
+    pub(super) fn stream_sent(&self, meter: &mut Meter, bytes: u64, now: Instant) {
+        meter.take(bytes, self.stream_rate, now);
+    }
+}
+
+/// The tenants, at places that do not move.
+#[derive(Debug, Default)]
+pub(super) struct Tenants {
+    places: Vec<Option<Tenant>>,
+    by_key: HashMap<Key, usize>,
+}
+
+impl Tenants {
+    pub(super) fn get(&self, place: usize) -> Option<&Tenant> {
+        self.places.get(place).and_then(Option::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut Tenant> {
+        self.places.get_mut(place).and_then(Option::as_mut)
+    }
+
+    /// Places, taken or not.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn set(&mut self, document: &Document) {
+        if let Some(tenant) = self.by_key.get(&document.name).and_then(|place| self.places.get_mut(*place)?.as_mut())
+        {
+            tenant.set(&document.limits, &document.delivery);
+        } else {
+            self.add(Tenant::new(document.name.clone(), &document.limits, &document.delivery));
+        }
+    }
+
+    /// The place of a tenant; one that was never set gets Loki's defaults.
+    pub(super) fn place(&mut self, key: &Key) -> usize {
+        match self.by_key.get(key) {
+            Some(place) => *place,
+            None => self.add(Tenant::new(key.clone(), &Limits::default(), &Delivery::default())),
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<(usize, Tenant)> {
+        let place = self.by_key.remove(key)?;
+        Some((place, self.places.get_mut(place)?.take()?))
+    }
+
+    fn add(&mut self, tenant: Tenant) -> usize {
+        let key = (*tenant.key).clone();
+        let free = self.places.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.places.len());
+        if let Some(slot) = self.places.get_mut(place) {
+            *slot = Some(tenant);
+        } else {
+            self.places.push(Some(tenant));
+        }
+        self.by_key.insert(key, place);
+        place
+    }
+
+    /// Whether a tenant may take so much more. Alone it may take everything; beside others at most half, and
+    /// nothing of what each other one is granted, which is its part of the other half.
+    pub(super) fn has_room(&self, place: usize, cost: usize, pool: &Pool) -> bool {
+        if cost > pool.room() {
+            return false;
+        }
+        let count = self.by_key.len();
+        let Some(tenant) = self.get(place) else { return false };
+        if count <= 1 {
+            return true;
+        }
+        let granted = pool.budget() / (2 * count);
+        if tenant.used + cost <= granted {
+            return true;
+        }
+        let others = self.places.iter().enumerate().filter(|(other, _)| *other != place);
+        let kept: usize =
+            others.filter_map(|(_, other)| Some(granted.saturating_sub(other.as_ref()?.used))).sum();
+        tenant.used + cost <= pool.budget() / 2 && cost + kept <= pool.room()
+    }
+}

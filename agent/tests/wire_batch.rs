@@ -1,0 +1,469 @@
+//! Entries in, sealed requests out, pieces finished: the batcher as the worker uses it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use sluice_agent::batch::{Append, Batch, Batcher, Entry, Finished, Outcome, StreamId, encode};
+use sluice_agent::tail::position::CursorId;
+use sluice_engine::cri::Timestamp;
+use sluice_engine::document::{Auth, Delivery, Limits, Tenant, Tls};
+use sluice_engine::key::Key;
+
+#[path = "support/proto.rs"]
+mod proto;
+
+const MIB: usize = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_millis(1);
+
+fn key(name: &str) -> Key {
+    Key::new("logging", name)
+}
+
+fn tenant(name: &str, limits: Limits, delivery: Delivery) -> Tenant {
+    Tenant {
+        name: key(name),
+        uid: "u".to_owned(),
+        generation: 1,
+        hash: String::new(),
+        push_url: "http://loki/loki/api/v1/push".to_owned(),
+        tenant_id: None,
+        auth: Auth::None,
+        tls: Tls::default(),
+        headers: Vec::new(),
+        limits,
+        delivery,
+    }
+}
+
+/// Limits that are never reached.
+fn wide() -> Limits {
+    Limits {
+        rate_bytes_per_second: 1 << 40,
+        burst_bytes: 1 << 40,
+        per_stream_rate_bytes_per_second: 1 << 40,
+        per_stream_burst_bytes: 1 << 40,
+        ..Limits::default()
+    }
+}
+
+fn batcher(pool: usize, limits: Limits) -> Batcher {
+    let mut batcher = Batcher::new(pool);
+    batcher.set_tenant(&tenant("a", limits, Delivery::default()));
+    batcher
+}
+
+fn add(batcher: &mut Batcher, stream: StreamId, cursor: u32, line: &str) -> Append {
+    let entry = Entry {
+        timestamp: Timestamp { seconds: 1_795_197_000, nanos: 5 },
+        line: &[line.as_bytes()],
+        metadata: &encode::metadata(&[("pod", "p")]),
+    };
+    batcher.append(stream, CursorId(cursor), &entry)
+}
+
+fn done(batcher: &mut Batcher, batch: Batch) -> Vec<Finished> {
+    let Batch { id, tenant, body, .. } = batch;
+    batcher.complete(Outcome { id, tenant, rejected: Vec::new(), body })
+}
+
+fn seal_all(batcher: &mut Batcher, now: Instant) -> Vec<Batch> {
+    std::iter::from_fn(|| batcher.seal(now)).collect()
+}
+
+/// A stream whose first request is behind it.
+fn warm(batcher: &mut Batcher, tenant: &str, labels: &str, now: Instant) -> StreamId {
+    let stream = batcher.open_stream(&key(tenant), labels);
+    add(batcher, stream, 0, "first");
+    batcher.seal(now);
+    let batch = batcher.seal(now + SECOND).unwrap();
+    assert_eq!(batch.streams, 1);
+    done(batcher, batch);
+    stream
+}
+
+#[test]
+fn an_entry_is_what_loki_reads() {
+    let mut batcher = batcher(MIB, wide());
+    let now = Instant::now();
+    let stream = batcher.open_stream(&key("a"), r#"{app="x"}"#);
+    let entry = Entry {
+        timestamp: Timestamp { seconds: -5, nanos: 7 },
+        line: &[b"hello, ", b"", b"world"],
+        metadata: &encode::metadata(&[("pod", "p-1"), ("stream", "stderr")]),
+    };
+    assert!(matches!(batcher.append(stream, CursorId(1), &entry), Append::Opened(_)));
+    assert_eq!(batcher.append(stream, CursorId(1), &entry), Append::Added);
+    assert!(batcher.seal(now).is_none());
+    assert_eq!(batcher.next_due(now), Some(now + SECOND));
+    let batch = batcher.seal(now + SECOND).unwrap();
+    let request = proto::decode(&batch.body);
+    assert_eq!(request.lines(), 2);
+    assert_eq!((batch.streams, batch.lines, &*batch.tenant), (1, 2, &key("a")));
+    let stream = &request.streams[0];
+    assert_eq!(stream.labels, r#"{app="x"}"#);
+    let entry = &stream.entries[0];
+    assert_eq!(entry.line, "hello, world");
+    assert_eq!(entry.timestamp, Some(proto::Timestamp { seconds: -5, nanos: 7 }));
+    let pairs: Vec<(&str, &str)> = entry.metadata.iter().map(|pair| (&*pair.name, &*pair.value)).collect();
+    assert_eq!(pairs, [("pod", "p-1"), ("stream", "stderr")]);
+}
+
+#[test]
+fn new_streams_travel_alone_and_then_share() {
+    let mut batcher = batcher(4 * MIB, wide());
+    let begin = Instant::now();
+    let streams: Vec<StreamId> = (0..3).map(|n| batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"))).collect();
+    for stream in &streams {
+        add(&mut batcher, *stream, stream.0, "one");
+    }
+    assert!(batcher.seal(begin).is_none());
+    let mut alone = seal_all(&mut batcher, begin + SECOND);
+    assert_eq!(alone.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [1, 1]);
+    // Two first ones at a time: a third must not keep known streams waiting.
+    let answered = alone.remove(0);
+    assert_eq!(done(&mut batcher, answered).len(), 1);
+    alone.extend(seal_all(&mut batcher, begin + SECOND));
+    assert_eq!(alone.len(), 2);
+    // One request of a stream at a time: what comes meanwhile waits.
+    for stream in &streams {
+        add(&mut batcher, *stream, stream.0, "two");
+    }
+    batcher.seal(begin + SECOND);
+    let first = seal_all(&mut batcher, begin + 3 * SECOND);
+    assert_eq!(first.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [1]);
+    assert_eq!(batcher.next_due(begin + 3 * SECOND), None);
+    for batch in first {
+        done(&mut batcher, batch);
+    }
+    add(&mut batcher, streams[0], 0, "two");
+    batcher.seal(begin + SECOND);
+    for batch in alone {
+        assert_eq!(done(&mut batcher, batch).len(), 1);
+    }
+    assert_eq!(batcher.next_due(begin + 3 * SECOND), Some(begin + 3 * SECOND));
+    let mut shared = seal_all(&mut batcher, begin + 3 * SECOND);
+    assert_eq!(shared.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [3]);
+    assert_eq!(done(&mut batcher, shared.remove(0)).len(), 3);
+    // After half an hour without a line a stream may be new to Loki again.
+    let later = begin + Duration::from_mins(31);
+    for stream in &streams {
+        add(&mut batcher, *stream, stream.0, "three");
+    }
+    batcher.seal(later);
+    assert_eq!(seal_all(&mut batcher, later + SECOND).iter().map(|batch| batch.streams).sum::<u32>(), 2);
+}
+
+#[test]
+fn a_heavy_stream_travels_alone_in_requests_of_their_size_one_at_a_time() {
+    let mut batcher = batcher(16 * MIB, wide());
+    let begin = Instant::now();
+    let heavy = warm(&mut batcher, "a", "{n=\"heavy\"}", begin);
+    let light = warm(&mut batcher, "a", "{n=\"light\"}", begin);
+    let line = "x".repeat(1000);
+    let mut opened = 0;
+    for _ in 0..2500 {
+        opened += usize::from(matches!(add(&mut batcher, heavy, 7, &line), Append::Opened(_)));
+    }
+    add(&mut batcher, light, 8, "y");
+    let now = begin + 2 * SECOND;
+    let first = batcher.seal(now).unwrap();
+    assert_eq!(first.streams, 1);
+    let size = snap::raw::decompress_len(&first.body).unwrap();
+    assert!((MIB - 2_000..=MIB).contains(&size), "{size}");
+    // The light stream has not waited long enough, the heavy one has a request under way.
+    assert!(batcher.seal(now).is_none());
+    let mut pieces = done(&mut batcher, first);
+    loop {
+        let round = seal_all(&mut batcher, now + 2 * SECOND);
+        if round.is_empty() {
+            break;
+        }
+        assert!(round.iter().all(|batch| batch.streams == 1));
+        pieces.extend(round.into_iter().flat_map(|batch| done(&mut batcher, batch)));
+    }
+    assert_eq!(pieces.len(), opened + 1);
+    let heavy = pieces.iter().filter(|piece| piece.cursor == CursorId(7)).count();
+    assert_eq!((heavy, opened), (3, 3));
+}
+
+#[test]
+fn four_requests_are_under_way_at_most_and_two_of_them_first_ones() {
+    let mut batcher = batcher(16 * MIB, wide());
+    let begin = Instant::now();
+    let known: Vec<StreamId> =
+        (0..5).map(|n| warm(&mut batcher, "a", &format!("{{known=\"{n}\"}}"), begin)).collect();
+    for n in 0..5 {
+        let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
+        add(&mut batcher, stream, 1, "x");
+    }
+    batcher.drain();
+    let now = begin + 2 * SECOND;
+    let mut under_way = seal_all(&mut batcher, now);
+    assert_eq!(under_way.len(), 2);
+    assert_eq!(batcher.next_due(now), None);
+    // Streams that Loki knows find the rest of the window.
+    let line = "x".repeat(300_000);
+    for stream in known {
+        add(&mut batcher, stream, 1, &line);
+    }
+    under_way.extend(seal_all(&mut batcher, now));
+    assert_eq!(under_way.len(), 4);
+    assert_eq!(batcher.next_due(now), None);
+    done(&mut batcher, under_way.remove(3));
+    assert_eq!(seal_all(&mut batcher, now).len(), 1);
+}
+
+#[test]
+fn limits_are_kept_by_waiting() {
+    // 100 KB/s and a burst of 200 KB for the tenant; one stream may use 40 KB/s and 80 KB.
+    let limits = Limits {
+        rate_bytes_per_second: 100_000,
+        burst_bytes: 200_000,
+        per_stream_rate_bytes_per_second: 50_000,
+        per_stream_burst_bytes: 100_000,
+        ..Limits::default()
+    };
+    for (streams, least, most) in [(1_u32, 400_000, 480_000_u64), (8, 900_000, 1_160_000)] {
+        let mut batcher = batcher(16 * MIB, limits.clone());
+        let begin = Instant::now();
+        let line = "x".repeat(990);
+        let mut opened = Vec::new();
+        for n in 0..streams {
+            let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
+            for _ in 0..1500 {
+                add(&mut batcher, stream, n, &line);
+            }
+            opened.push(stream);
+        }
+        batcher.drain();
+        let (mut now, mut sent) = (begin, 0);
+        while now < begin + 10 * SECOND {
+            for batch in seal_all(&mut batcher, now) {
+                assert!(snap::raw::decompress_len(&batch.body).unwrap() <= 80_000);
+                sent += batch.bytes;
+                done(&mut batcher, batch);
+            }
+            now = batcher.next_due(now).unwrap().max(now + MOMENT);
+        }
+        assert!((least..=most).contains(&sent), "{streams}: {sent}");
+    }
+}
+
+#[test]
+fn refusals_slow_the_tenant_down_and_slow_answers_stretch_its_wait() {
+    let mut batcher = batcher(64 * MIB, Limits { burst_bytes: 1 << 20, ..Limits::default() });
+    let begin = Instant::now();
+    let stream = batcher.open_stream(&key("a"), "{n=\"1\"}");
+    let line = "x".repeat(1000);
+    for _ in 0..20_000 {
+        add(&mut batcher, stream, 1, &line);
+    }
+    let mut now = begin;
+    let mut sent_in = |batcher: &mut Batcher, seconds: u32, throttle: bool| {
+        let (end, mut sent) = (now + seconds * SECOND, 0);
+        while now < end {
+            for batch in seal_all(batcher, now) {
+                sent += batch.bytes;
+                if throttle {
+                    batch.feedback.throttled();
+                }
+                done(batcher, batch);
+            }
+            now = batcher.next_due(now).map_or(end, |due| due.max(now + MOMENT));
+        }
+        sent / u64::from(seconds)
+    };
+    let before = sent_in(&mut batcher, 3, false);
+    sent_in(&mut batcher, 1, true);
+    let after = sent_in(&mut batcher, 3, false);
+    assert!(after < before * 7 / 10, "{before} {after}");
+
+    let light = batcher.open_stream(&key("b"), "{n=\"2\"}");
+    add(&mut batcher, light, 1, "x");
+    let now = Instant::now() + 60 * SECOND;
+    batcher.remove_tenant(&key("a"));
+    batcher.seal(now);
+    let batch = batcher.seal(now + SECOND).unwrap();
+    batch.feedback.answered(SECOND);
+    done(&mut batcher, batch);
+    add(&mut batcher, light, 1, "y");
+    batcher.seal(now + 2 * SECOND);
+    assert_eq!(batcher.next_due(now + 2 * SECOND), Some(now + 7 * SECOND));
+}
+
+#[test]
+fn a_tenant_that_is_stuck_leaves_room_for_the_others() {
+    let mut batcher = batcher(4 * MIB, wide());
+    let line = "x".repeat(1000);
+    let fill = |batcher: &mut Batcher, tenant: &str| {
+        let stream = batcher.open_stream(&key(tenant), "{n=\"1\"}");
+        (0..10_000).take_while(|_| add(batcher, stream, 1, &line) != Append::NoRoom).count()
+    };
+    let mut alone = Batcher::new(4 * MIB);
+    assert!(fill(&mut alone, "x") > 4_000);
+    for name in ["b", "c"] {
+        batcher.set_tenant(&tenant(name, wide(), Delivery::default()));
+    }
+    let (a, b, c) = (fill(&mut batcher, "a"), fill(&mut batcher, "b"), fill(&mut batcher, "c"));
+    assert!((1_900..=2_100).contains(&a), "{a}");
+    // Two tenants that are stuck leave the third its sixth.
+    assert!(b > 1_200 && c > 600, "{b} {c}");
+    assert!(batcher.held_bytes() <= 4 * MIB as u64);
+    batcher.remove_tenant(&key("a"));
+    assert!(fill(&mut batcher, "c") > 500);
+}
+
+#[test]
+fn a_dropped_cursor_takes_its_lines_along_and_leaves_others() {
+    let mut batcher = batcher(MIB, wide());
+    let now = Instant::now();
+    let own = batcher.open_stream(&key("a"), "{n=\"own\"}");
+    let mixed = batcher.open_stream(&key("a"), "{n=\"mixed\"}");
+    let sealed = batcher.open_stream(&key("a"), "{n=\"sealed\"}");
+    add(&mut batcher, sealed, 1, "sealed");
+    batcher.seal(now);
+    let under_way = batcher.seal(now + SECOND).unwrap();
+    add(&mut batcher, own, 1, "withdrawn");
+    add(&mut batcher, mixed, 1, "mixed one");
+    add(&mut batcher, mixed, 2, "mixed two");
+    batcher.drop_cursor(CursorId(1));
+    batcher.drain();
+    let rest = seal_all(&mut batcher, now + 2 * SECOND);
+    assert_eq!(rest.len(), 1);
+    let lines: Vec<String> =
+        proto::decode(&rest[0].body).streams.into_iter().flat_map(|s| s.entries).map(|e| e.line).collect();
+    assert_eq!(lines, ["mixed one", "mixed two"]);
+    for batch in rest {
+        assert_eq!(done(&mut batcher, batch).iter().map(|piece| piece.cursor).collect::<Vec<_>>(), [CursorId(2)]);
+    }
+    assert_eq!(done(&mut batcher, under_way).len(), 1);
+}
+
+#[test]
+fn streams_are_counted_and_an_idle_batcher_is_small() {
+    let mut batcher = batcher(8 * MIB, wide());
+    let now = Instant::now();
+    let first = batcher.open_stream(&key("a"), "{n=\"1\"}");
+    assert_eq!(batcher.open_stream(&key("a"), "{n=\"1\"}"), first);
+    assert_ne!(batcher.open_stream(&key("b"), "{n=\"1\"}"), first);
+    let line = "x".repeat(1000);
+    for _ in 0..3_000 {
+        add(&mut batcher, first, 1, &line);
+    }
+    batcher.close_stream(first);
+    assert_eq!(batcher.open_stream(&key("a"), "{n=\"1\"}"), first);
+    batcher.close_stream(first);
+    batcher.close_stream(first);
+    // It is still sent, and the identifier is not used again.
+    batcher.drain();
+    let mut lines = 0;
+    while let Some(batch) = batcher.seal(now) {
+        lines += batch.lines;
+        done(&mut batcher, batch);
+    }
+    assert_eq!(lines, 3_000);
+    assert_ne!(batcher.open_stream(&key("a"), "{n=\"1\"}"), first);
+    assert_eq!(add(&mut batcher, first, 1, "x"), Append::NoRoom);
+    assert!(batcher.held_bytes() > 0);
+    batcher.seal(now + SECOND);
+    batcher.seal(now + 12 * SECOND);
+    assert_eq!(batcher.held_bytes(), 0);
+    // An outcome of a tenant that is gone finishes nothing.
+    let stream = batcher.open_stream(&key("a"), "{n=\"3\"}");
+    add(&mut batcher, stream, 1, "x");
+    let batch = batcher.seal(now + 13 * SECOND).unwrap();
+    batcher.remove_tenant(&key("a"));
+    assert!(done(&mut batcher, batch).is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add { stream: usize, cursor: u32, len: usize },
+    Pass(u64),
+    Answer(usize),
+    Reopen(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_usize..6, 0_u32..3, 0_usize..30_000).prop_map(|(stream, cursor, len)| Step::Add { stream, cursor, len }),
+        2 => (0_u64..1_500).prop_map(Step::Pass),
+        2 => (0_usize..4).prop_map(Step::Answer),
+        1 => (0_usize..6).prop_map(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_line_is_sent_once_in_order_and_every_piece_finishes(
+        steps in proptest::collection::vec(step(), 1..120), batch_kib in 16_u64..200,
+    ) {
+        let mut batcher = Batcher::new(2 * MIB);
+        let delivery = Delivery { batch_bytes: batch_kib << 10, ..Delivery::default() };
+        for name in ["a", "b"] {
+            batcher.set_tenant(&tenant(name, wide(), delivery));
+        }
+        let open = |batcher: &mut Batcher, n: usize| {
+            batcher.open_stream(&key(if n < 3 { "a" } else { "b" }), &format!("{{n=\"{n}\"}}"))
+        };
+        let mut streams: Vec<StreamId> = (0..6).map(|n| open(&mut batcher, n)).collect();
+        let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut got: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let (mut opened, mut finished) = (BTreeSet::new(), BTreeSet::new());
+        let mut under_way: Vec<Batch> = Vec::new();
+        let mut now = Instant::now();
+        let mut number = 0;
+        let mut take = |batcher: &mut Batcher, under_way: &mut Vec<Batch>, now: Instant| {
+            for batch in seal_all(batcher, now) {
+                let request = proto::decode(&batch.body);
+                assert_eq!(request.lines(), batch.lines as usize);
+                for stream in request.streams {
+                    assert!(stream.entries.len() == 1 || snap::raw::decompress_len(&batch.body).unwrap() as u64 <= batch_kib << 10);
+                    got.entry(stream.labels).or_default().extend(stream.entries.into_iter().map(|entry| entry.line));
+                }
+                under_way.push(batch);
+            }
+        };
+        for step in steps {
+            match step {
+                Step::Add { stream, cursor, len } => {
+                    number += 1;
+                    let line = format!("{number} {}", "x".repeat(len));
+                    match add(&mut batcher, streams[stream], cursor, &line) {
+                        Append::NoRoom => continue,
+                        Append::Opened(piece) => prop_assert!(opened.insert((CursorId(cursor), piece))),
+                        Append::Added => {}
+                    }
+                    expected.entry(format!("{{n=\"{stream}\"}}")).or_default().push(line);
+                }
+                Step::Pass(millis) => now += Duration::from_millis(millis),
+                Step::Answer(index) if index < under_way.len() => {
+                    let batch = under_way.swap_remove(index);
+                    finished.extend(done(&mut batcher, batch).into_iter().map(|piece| (piece.cursor, piece.piece)));
+                }
+                Step::Answer(_) => {}
+                Step::Reopen(stream) => {
+                    batcher.close_stream(streams[stream]);
+                    streams[stream] = open(&mut batcher, stream);
+                }
+            }
+            take(&mut batcher, &mut under_way, now);
+            prop_assert!(batcher.next_due(now).is_none_or(|due| due > now));
+        }
+        batcher.drain();
+        loop {
+            take(&mut batcher, &mut under_way, now);
+            let Some(batch) = under_way.pop() else { break };
+            finished.extend(done(&mut batcher, batch).into_iter().map(|piece| (piece.cursor, piece.piece)));
+        }
+        prop_assert_eq!(got, expected);
+        prop_assert_eq!(finished, opened);
+        batcher.seal(now);
+        batcher.seal(now + 11 * SECOND);
+        prop_assert_eq!(batcher.held_bytes(), 0);
+    }
+}

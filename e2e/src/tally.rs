@@ -1,0 +1,121 @@
+//! Lines read back from Loki in; whether every numbered one is there once and in order out.
+
+use std::collections::BTreeMap;
+
+use crate::loki::Line;
+
+/// The number of a line such as `writer n=17 xxxx`; nothing where it has none.
+pub fn number(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("n=")?;
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .map_or(rest, |end| rest.split_at(end).0);
+    digits.parse().ok()
+}
+
+/// Fails unless the lines whose text begins with `writer` are exactly those numbered 1 to `count`, each once and
+/// within each stream in order.
+pub fn assert_exact(lines: &[Line], writer: &str, count: u64) {
+    let mut times: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut last: BTreeMap<&BTreeMap<String, String>, (u64, i64)> = BTreeMap::new();
+    let mut disorder = Vec::new();
+    for line in lines
+        .iter()
+        .filter(|line| line.text.split(' ').next() == Some(writer))
+    {
+        let number =
+            number(&line.text).unwrap_or_else(|| panic!("a line of {writer} has no number: {:?}", line.text));
+        *times.entry(number).or_default() += 1;
+        if let Some((before, _)) = last.insert(&line.labels, (number, line.nanoseconds))
+            && before >= number
+        {
+            disorder.push(format!("{number} after {before}"));
+        }
+    }
+    let missing: Vec<u64> = (1..=count).filter(|number| !times.contains_key(number)).collect();
+    let double: Vec<u64> = times
+        .iter()
+        .filter(|(_, times)| **times > 1)
+        .map(|(number, _)| *number)
+        .collect();
+    let strange: Vec<u64> = times
+        .keys()
+        .copied()
+        .filter(|number| !(1..=count).contains(number))
+        .collect();
+    assert!(
+        missing.is_empty() && double.is_empty() && strange.is_empty() && disorder.is_empty(),
+        "{writer}: of {count} lines {} are missing ({}), {} are double ({}), {} were never written ({}), {} are out of order ({})",
+        missing.len(),
+        ranges(&missing),
+        double.len(),
+        ranges(&double),
+        strange.len(),
+        ranges(&strange),
+        disorder.len(),
+        disorder
+            .iter()
+            .take(5)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
+}
+
+/// Ascending numbers as a few ranges.
+fn ranges(numbers: &[u64]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, end)) if *end + 1 == number => *end = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let mut shown: Vec<String> = ranges
+        .iter()
+        .take(8)
+        .map(|(start, end)| format!("{start}-{end}"))
+        .collect();
+    if ranges.len() > shown.len() {
+        shown.push(format!("and {} ranges more", ranges.len() - shown.len()));
+    }
+    shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn line(text: &str, nanoseconds: i64) -> Line {
+        Line {
+            labels: Arc::default(),
+            nanoseconds,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_from_lines() {
+        assert_eq!(number("w n=12 x"), Some(12));
+        assert_eq!(number("w n=12"), Some(12));
+        assert_eq!(number("w"), None);
+    }
+
+    #[test]
+    fn a_complete_tally_passes() {
+        assert_exact(
+            &[line("w n=1", 1), line("other n=9", 1), line("w n=2", 2)],
+            "w",
+            2,
+        );
+    }
+
+    #[test]
+    #[should_panic(
+        expected = "1 are missing (2-2), 1 are double (1-1), 0 were never written (), 1 are out of order (1 after 1)"
+    )]
+    fn every_fault_is_named() {
+        assert_exact(&[line("w n=1", 1), line("w n=1", 2)], "w", 2);
+    }
+}

@@ -1,0 +1,277 @@
+//! Interests, answers and events in; the questions that are due now out. Pure: time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sluice_engine::key::Key;
+use tokio::time::Instant;
+
+use super::{Account, Pair};
+
+/// When an event's questions are asked: the authorizer reads caches too, so once is not enough.
+const AFTER_EVENT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
+/// When every answer is asked again without an event.
+const AGAIN: Duration = Duration::from_secs(300);
+/// When a failed question is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long an answer is kept while its question fails; then it is unknown, and nothing is collected for it.
+const KEEP: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    allowed: bool,
+    failing_since: Option<Instant>,
+}
+
+/// What is known, what is wanted, and what is due.
+#[derive(Debug)]
+pub struct Schedule {
+    everywhere_first: bool,
+    wanted: BTreeMap<Key, (Account, BTreeSet<String>)>,
+    users: BTreeMap<Pair, BTreeSet<Key>>,
+    answers: BTreeMap<Pair, Answer>,
+    urgent: BTreeSet<(Instant, Pair)>,
+    background: BTreeSet<(Instant, Pair)>,
+}
+
+impl Schedule {
+    /// Nothing known, nothing wanted.
+    pub fn new(everywhere_first: bool) -> Self {
+        Self {
+            everywhere_first,
+            wanted: BTreeMap::new(),
+            users: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            urgent: BTreeSet::new(),
+            background: BTreeSet::new(),
+        }
+    }
+
+    /// Declares what a pipeline needs. Returns whether a question became due.
+    pub fn want(&mut self, pipeline: &Key, account: &Account, names: &BTreeSet<String>, now: Instant) -> bool {
+        let wanted = (account.clone(), names.clone());
+        if self.wanted.get(pipeline) == Some(&wanted) {
+            return false;
+        }
+        let before: BTreeSet<Pair> = self.wanted.get(pipeline).map(|w| self.pairs(w)).unwrap_or_default();
+        let after = self.pairs(&wanted);
+        self.wanted.insert(pipeline.clone(), wanted);
+        let mut asked = false;
+        for pair in after.difference(&before) {
+            let first = self.users.entry(pair.clone()).or_default().insert(pipeline.clone());
+            if first && !self.answers.contains_key(pair) && !self.covered(pair) {
+                self.urgent.insert((now, pair.clone()));
+                asked = true;
+            }
+        }
+        for pair in before.difference(&after) {
+            self.release(pair, pipeline);
+        }
+        asked
+    }
+
+    /// A pipeline needs no answers any more.
+    pub fn forget(&mut self, pipeline: &Key) {
+        if let Some(wanted) = self.wanted.remove(pipeline) {
+            for pair in self.pairs(&wanted) {
+                self.release(&pair, pipeline);
+            }
+        }
+    }
+
+    /// The answer, when it is known.
+    pub fn allowed(&self, account: &Account, namespace: &str) -> Option<bool> {
+        let answer = |namespace: Option<&str>| {
+            let pair = Pair { account: account.clone(), namespace: namespace.map(ToOwned::to_owned) };
+            self.answers.get(&pair).map(|answer| answer.allowed)
+        };
+        if self.everywhere_first && answer(None) == Some(true) { Some(true) } else { answer(Some(namespace)) }
+    }
+
+    /// A namespace's rights changed: its questions are due at once, and twice more.
+    pub fn touched(&mut self, namespace: &str, now: Instant) {
+        let pairs: Vec<Pair> =
+            self.users.keys().filter(|pair| pair.namespace.as_deref() == Some(namespace)).cloned().collect();
+        self.ask_thrice(pairs, now);
+    }
+
+    /// Cluster-wide rights changed: every question is due, allowed ones first.
+    pub fn touched_everywhere(&mut self, now: Instant) {
+        let is_allowed = |pair: &&Pair| self.answers.get(pair).is_some_and(|answer| answer.allowed);
+        let (allowed, rest): (Vec<&Pair>, Vec<&Pair>) = self.users.keys().partition(is_allowed);
+        let (allowed, rest): (Vec<Pair>, Vec<Pair>) =
+            (allowed.into_iter().cloned().collect(), rest.into_iter().cloned().collect());
+        self.ask_thrice(allowed, now);
+        self.ask_thrice(rest, now + Duration::from_millis(1));
+    }
+
+    /// Takes at most `most` urgent questions and, where `background` allows, one that is merely old.
+    /// Returns them and when the next is due.
+    pub fn take(&mut self, most: usize, background: bool, now: Instant) -> (Vec<Pair>, Option<Instant>) {
+        let mut taken = BTreeSet::new();
+        while taken.len() < most {
+            match self.urgent.first() {
+                Some((due, _)) if *due <= now => {}
+                Some(_) | None => break,
+            }
+            if let Some((_, pair)) = self.urgent.pop_first() {
+                taken.insert(pair);
+            }
+        }
+        if background
+            && taken.is_empty()
+            && self.background.first().is_some_and(|(due, _)| *due <= now)
+            && let Some((_, pair)) = self.background.pop_first()
+        {
+            taken.insert(pair);
+        }
+        taken.retain(|pair| self.users.contains_key(pair));
+        let next = [self.urgent.first(), self.background.first()].into_iter().flatten().map(|(due, _)| *due).min();
+        (taken.into_iter().collect(), next)
+    }
+
+    /// Records an answer, or with `None` a failure. Returns the pipelines for which something changed.
+    pub fn record(&mut self, pair: &Pair, answer: Option<bool>, now: Instant) -> BTreeSet<Key> {
+        let Some(users) = self.users.get(pair).cloned() else { return BTreeSet::new() };
+        let old = self.answers.get(pair).copied();
+        let Some(allowed) = answer else {
+            self.urgent.insert((now + RETRY, pair.clone()));
+            let Some(old) = old else { return BTreeSet::new() };
+            let since = old.failing_since.unwrap_or(now);
+            if now.saturating_duration_since(since) >= KEEP {
+                self.answers.remove(pair);
+                return users;
+            }
+            self.answers.insert(pair.clone(), Answer { failing_since: Some(since), ..old });
+            return BTreeSet::new();
+        };
+        self.answers.insert(pair.clone(), Answer { allowed, failing_since: None });
+        self.background.retain(|(_, other)| other != pair);
+        self.background.insert((now + AGAIN, pair.clone()));
+        if old.map(|old| old.allowed) == Some(allowed) {
+            return BTreeSet::new();
+        }
+        if pair.namespace.is_none() && !allowed {
+            // What the wide answer covered must be asked one by one.
+            let covered: Vec<Pair> = self.users.keys().filter(|p| p.account == pair.account).cloned().collect();
+            for pair in covered {
+                if pair.namespace.is_some() && !self.answers.contains_key(&pair) {
+                    self.urgent.insert((now, pair));
+                }
+            }
+        }
+        users
+    }
+
+    fn pairs(&self, (account, names): &(Account, BTreeSet<String>)) -> BTreeSet<Pair> {
+        let everywhere = self.everywhere_first.then_some(None);
+        let each = names.iter().cloned().map(Some);
+        everywhere
+            .into_iter()
+            .chain(each)
+            .map(|namespace| Pair { account: account.clone(), namespace })
+            .collect()
+    }
+
+    /// Whether the wide question has to be answered first, or already covers this one.
+    fn covered(&self, pair: &Pair) -> bool {
+        let wide = Pair { account: pair.account.clone(), namespace: None };
+        self.everywhere_first
+            && pair.namespace.is_some()
+            && self.answers.get(&wide).is_none_or(|answer| answer.allowed)
+    }
+
+    fn release(&mut self, pair: &Pair, pipeline: &Key) {
+        if let Some(users) = self.users.get_mut(pair) {
+            users.remove(pipeline);
+            if users.is_empty() {
+                self.users.remove(pair);
+                self.answers.remove(pair);
+                self.urgent.retain(|(_, other)| other != pair);
+                self.background.retain(|(_, other)| other != pair);
+            }
+        }
+    }
+
+    fn ask_thrice(&mut self, pairs: Vec<Pair>, now: Instant) {
+        for pair in pairs {
+            if !self.answers.contains_key(&pair) && self.covered(&pair) {
+                continue;
+            }
+            for delay in AFTER_EVENT {
+                self.urgent.insert((now + delay, pair.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(namespace: Option<&str>) -> Pair {
+        Pair { account: Key::new("a", "sa"), namespace: namespace.map(Into::into) }
+    }
+
+    fn wanting(everywhere_first: bool, names: &[&str], now: Instant) -> Schedule {
+        let mut schedule = Schedule::new(everywhere_first);
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        assert!(schedule.want(&Key::new("a", "web"), &Key::new("a", "sa"), &names, now));
+        schedule
+    }
+
+    #[test]
+    fn one_wide_answer_spares_the_others() {
+        let now = Instant::now();
+        let mut schedule = wanting(true, &["x", "y"], now);
+        assert_eq!(schedule.take(9, true, now).0, [pair(None)]);
+        assert_eq!(schedule.record(&pair(None), Some(true), now).len(), 1);
+        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), Some(true));
+        assert_eq!(schedule.take(9, true, now).0, []);
+        // It is withdrawn: nothing is known until each is asked.
+        assert_eq!(schedule.record(&pair(None), Some(false), now).len(), 1);
+        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), None);
+        assert_eq!(schedule.take(9, true, now).0, [pair(Some("x")), pair(Some("y"))]);
+    }
+
+    #[test]
+    fn an_event_asks_at_once_and_twice_more() {
+        let now = Instant::now();
+        let mut schedule = wanting(false, &["x"], now);
+        schedule.take(9, true, now);
+        schedule.record(&pair(Some("x")), Some(true), now);
+        schedule.touched("x", now);
+        for (after, expected) in [(0, 1), (0, 0), (1, 1), (3, 0), (4, 1), (5, 0)] {
+            let (due, _) = schedule.take(9, false, now + Duration::from_secs(after));
+            assert_eq!(due.len(), expected, "after {after} s");
+        }
+        schedule.touched("other", now);
+        assert!(schedule.take(9, false, now).0.is_empty());
+    }
+
+    #[test]
+    fn a_failing_question_keeps_its_answer_for_a_minute_only() {
+        let now = Instant::now();
+        let mut schedule = wanting(false, &["x"], now);
+        schedule.record(&pair(Some("x")), Some(true), now);
+        let allowed = |schedule: &Schedule| schedule.allowed(&Key::new("a", "sa"), "x");
+        assert!(schedule.record(&pair(Some("x")), None, now).is_empty());
+        assert!(schedule.record(&pair(Some("x")), None, now + Duration::from_secs(59)).is_empty());
+        assert_eq!(allowed(&schedule), Some(true));
+        assert_eq!(schedule.record(&pair(Some("x")), None, now + Duration::from_secs(60)).len(), 1);
+        assert_eq!(allowed(&schedule), None);
+    }
+
+    #[test]
+    fn answers_are_forgotten_with_their_last_user_and_grow_old() {
+        let now = Instant::now();
+        let mut schedule = wanting(false, &["x"], now);
+        schedule.take(9, true, now);
+        schedule.record(&pair(Some("x")), Some(false), now);
+        let later = now + AGAIN;
+        assert_eq!(schedule.take(9, true, later).0, [pair(Some("x"))]);
+        schedule.forget(&Key::new("a", "web"));
+        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), None);
+        assert_eq!(schedule.take(9, true, later + AGAIN).1, None);
+    }
+}
