@@ -21,7 +21,10 @@ fn facts(labels: &[(&str, &str)]) -> Command {
         uid: "uid-1".into(),
         namespace: "a".into(),
         name: "web-0".into(),
-        labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        labels: labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
         controller: None,
     })))
 }
@@ -33,11 +36,21 @@ fn lines_arrive_with_labels_and_a_clean_restart_sends_nothing_twice() {
     rig.write("0.log", cri("stderr", "F", "three"));
     rig.run(1500);
     assert_eq!(rig.lines(), ["one", "two", "three"]);
-    assert_eq!(rig.acked[0].labels, r#"{container="c", namespace="a", node_name="node1"}"#);
+    assert_eq!(
+        rig.acked[0].labels,
+        r#"{container="c", namespace="a", node_name="node1"}"#
+    );
     assert_eq!(rig.acked[2].metadata, "pod=web-0;stream=stderr;");
     let figures = rig.core().figures();
     let output = &figures.pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")];
-    assert_eq!((output.delivered_lines, output.delivered_bytes, output.oldest_unacknowledged), (3, 11, None));
+    assert_eq!(
+        (
+            output.delivered_lines,
+            output.delivered_bytes,
+            output.oldest_unacknowledged
+        ),
+        (3, 11, None)
+    );
     assert_eq!(figures.open_files, 1);
     rig.crash();
     rig.log("0.log", &["four"]);
@@ -53,7 +66,11 @@ fn generations_missed_while_down_are_read_in_order_compressed_or_not() {
     rig.log("0.log", &["3"]);
     rig.core = None;
     let folder = rig.folder();
-    for (stamp, line) in [("20261120-175001", "4"), ("20261120-175011", "5"), ("20261120-175021", "6")] {
+    for (stamp, line) in [
+        ("20261120-175001", "4"),
+        ("20261120-175011", "5"),
+        ("20261120-175021", "6"),
+    ] {
         fs::rename(folder.join("0.log"), folder.join(format!("0.log.{stamp}"))).unwrap();
         rig.log("0.log", &[line]);
     }
@@ -70,7 +87,10 @@ fn a_rotated_file_is_drained_though_it_grows_after_the_rename_and_is_deleted() {
     rig.log("0.log", &["1"]);
     rig.run(300);
     let folder = rig.folder();
-    let mut old = fs::OpenOptions::new().append(true).open(folder.join("0.log")).unwrap();
+    let mut old = fs::OpenOptions::new()
+        .append(true)
+        .open(folder.join("0.log"))
+        .unwrap();
     fs::rename(folder.join("0.log"), folder.join("0.log.20261120-175001")).unwrap();
     rig.run(300);
     rig.log("0.log", &["3"]);
@@ -87,7 +107,10 @@ fn a_deleted_pod_is_drained_and_then_forgotten() {
     let mut rig = Rig::new();
     rig.core().sink().window = 0;
     rig.log("0.log", &["1", "2"]);
-    rig.write("0.log", "2026-11-20T17:50:02Z stdout P no end\n2026-11-20T17:50:03Z stdout F no lf");
+    rig.write(
+        "0.log",
+        "2026-11-20T17:50:02Z stdout P no end\n2026-11-20T17:50:03Z stdout F no lf",
+    );
     rig.turn();
     fs::remove_dir_all(rig.dir.path().join("pods").join(POD)).unwrap();
     rig.turn();
@@ -148,7 +171,10 @@ fn withdrawn_rights_end_the_collection_at_once_and_suspending_keeps_the_position
     rig.run(1500);
     let granted = rig.config.clone();
     let mut denied = granted.clone();
-    denied.deny = vec![Denial { pipeline: Key::new("a", "p"), namespace: Some("a".into()) }];
+    denied.deny = vec![Denial {
+        pipeline: Key::new("a", "p"),
+        namespace: Some("a".into()),
+    }];
     rig.log("0.log", &["2"]);
     rig.apply(denied);
     rig.run(1500);
@@ -206,7 +232,11 @@ fn torn_lines_are_sent_as_they_are() {
     rig.write("0.log", "\nx\n");
     rig.run(1500);
     assert_eq!(rig.lines(), [torn, "good", "", "x"]);
-    assert!(rig.acked.iter().all(|sent| (sent.seconds, sent.nanos) == (1_795_197_001, 500_000_000)));
+    assert!(
+        rig.acked
+            .iter()
+            .all(|sent| (sent.seconds, sent.nanos) == (1_795_197_001, 500_000_000))
+    );
     assert_eq!(rig.core().figures().malformed_lines, 3);
 }
 
@@ -229,7 +259,10 @@ fn a_line_of_50_mib_takes_no_more_memory_than_the_buffer() {
     let mut bytes = 0;
     for (index, part) in parts.iter().enumerate() {
         assert!(part.len() <= 4096);
-        bytes += part.strip_suffix(&format!(" [sluice: part {}]", index + 1)).unwrap().len();
+        bytes += part
+            .strip_suffix(&format!(" [sluice: part {}]", index + 1))
+            .unwrap()
+            .len();
     }
     assert_eq!(bytes, 50 << 20);
 }
@@ -241,7 +274,11 @@ fn files_that_shrink_or_are_rewritten_are_read_anew() {
     rig.run(1500);
     fs::write(rig.folder().join("0.log"), cri("stdout", "F", "4")).unwrap();
     rig.run(1500);
-    fs::write(rig.folder().join("0.log"), cri("stdout", "F", "5 is longer than 4 was")).unwrap();
+    fs::write(
+        rig.folder().join("0.log"),
+        cri("stdout", "F", "5 is longer than 4 was"),
+    )
+    .unwrap();
     rig.run(1500);
     assert_eq!(rig.lines(), ["1", "2", "3", "4", "5 is longer than 4 was"]);
     assert_eq!(rig.core().figures().resets["file_rewritten"], 2);
@@ -305,7 +342,10 @@ fn a_container_that_starts_anew_ends_its_unfinished_lines() {
 
 #[test]
 fn one_tenants_trouble_is_its_own() {
-    let config = in_force(vec![pipeline("p", &["t", "u"])], vec![tenant("t", 4096), tenant("u", 4096)]);
+    let config = in_force(
+        vec![pipeline("p", &["t", "u"])],
+        vec![tenant("t", 4096), tenant("u", 4096)],
+    );
     let mut rig = Rig::with(config);
     rig.core().sink().blocked = vec![Key::new("logging", "t")];
     rig.log("0.log", &["1", "2"]);
@@ -342,11 +382,80 @@ fn an_idle_file_is_not_polled_and_wakes_by_its_watch() {
     rig.log("0.log", &["1"]);
     rig.run(8_000);
     let due = rig.turn();
-    assert!(due > rig.now + Duration::from_millis(150), "only the clock's second is left");
+    assert!(
+        due > rig.now + Duration::from_millis(150),
+        "only the clock's second is left"
+    );
     rig.log("0.log", &["2"]);
     rig.turn();
     rig.ack(9);
     assert_eq!(rig.lines(), ["1", "2"]);
+}
+
+#[test]
+fn without_watches_files_are_read_every_second_and_it_is_said() {
+    let mut rig = Rig::new();
+    rig.core().without_watches();
+    rig.log("0.log", &["1"]);
+    rig.run(8_000);
+    rig.log("0.log", &["2"]);
+    rig.run(1_200);
+    assert_eq!(rig.lines(), ["1", "2"]);
+    let warnings = rig.core().figures().warnings;
+    assert_eq!(warnings[0].reason, "WatchesExhausted");
+}
+
+#[test]
+fn a_damaged_file_does_not_stop_the_others() {
+    let mut rig = Rig::new();
+    let folder = rig.folder();
+    fs::write(folder.join("0.log.20261120-175001.gz"), "no gzip at all").unwrap();
+    rig.log("0.log.20261120-175011", &["1"]);
+    gzip(&folder.join("0.log.20261120-175011"));
+    let whole = fs::read(folder.join("0.log.20261120-175011.gz")).unwrap();
+    fs::write(folder.join("0.log.20261120-175011.gz"), &whole[..whole.len() - 8]).unwrap();
+    rig.log("0.log", &["2"]);
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2"]);
+}
+
+#[test]
+fn refused_lines_are_counted_and_not_sent_again() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1", "2", "3"]);
+    rig.turn();
+    let now = rig.now;
+    let request = rig.under_way.remove(0);
+    let outcome = sluice_agent::batch::Outcome {
+        id: request.id,
+        tenant: Arc::new(request.tenant),
+        rejected: vec![("line_too_long", 2)],
+        body: Vec::new(),
+    };
+    rig.core().command(Command::Outcome(outcome), now);
+    let figures = rig.core().figures();
+    let output = &figures.pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")];
+    assert_eq!((output.delivered_lines, output.rejected["line_too_long"]), (1, 2));
+    rig.core().save();
+    rig.crash();
+    rig.run(1_500);
+    assert!(rig.lines().is_empty());
+}
+
+#[test]
+fn a_second_pipeline_gets_files_that_the_first_has_finished() {
+    let mut rig = Rig::new();
+    let folder = rig.folder();
+    rig.log("0.log", &["1"]);
+    rig.run(500);
+    fs::rename(folder.join("0.log"), folder.join("0.log.20261120-175001")).unwrap();
+    rig.log("0.log", &["2"]);
+    rig.run(4_000);
+    assert_eq!(rig.core().figures().open_files, 1);
+    let both = vec![pipeline("p", &["t"]), pipeline("q", &["t"])];
+    rig.apply(in_force(both, vec![tenant("t", 4096)]));
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2", "1", "2"]);
 }
 
 #[test]
@@ -377,5 +486,14 @@ fn the_thread_sends_saves_and_ends() {
     assert_eq!(seen.borrow().document, "d");
     assert!(!mailbox.send(Command::Drain(Duration::ZERO)));
     let again = sluice_agent::checkpoint::journal::Journal::open(&rig.dir.path().join("state")).unwrap();
-    assert!(again.ledger().cursors.values().next().unwrap().watermark.is_some());
+    assert!(
+        again
+            .ledger()
+            .cursors
+            .values()
+            .next()
+            .unwrap()
+            .watermark
+            .is_some()
+    );
 }

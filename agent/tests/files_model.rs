@@ -1,6 +1,11 @@
 //! Random histories of a container's log files against a model of what they held: nothing on disk is lost,
 //! order is kept, and nothing comes twice but what a crash left unacknowledged.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod files_rig;
 
@@ -107,15 +112,23 @@ impl World {
     fn put(&mut self, name: &str, file: u32, stderr: bool, tag: &str) {
         let slot = usize::from(stderr);
         let at = self.open[slot].unwrap_or_else(|| {
-            self.lines.push(Line { stderr, ..Line::default() });
+            self.lines.push(Line {
+                stderr,
+                ..Line::default()
+            });
             self.lines.len() - 1
         });
         let line = &mut self.lines[at];
-        let piece = if line.text.is_empty() { format!("#{at};") } else { format!("{at}+") };
+        let piece = if line.text.is_empty() {
+            format!("#{at};")
+        } else {
+            format!("{at}+")
+        };
         line.text += &piece;
         line.files.insert(file);
         self.open[slot] = (tag == "P").then_some(at);
-        self.rig.write(name, cri(if stderr { "stderr" } else { "stdout" }, tag, &piece));
+        self.rig
+            .write(name, cri(if stderr { "stderr" } else { "stdout" }, tag, &piece));
         self.tip_exists = true;
     }
 
@@ -232,8 +245,12 @@ impl World {
         self.rig.run(3_000);
         self.epochs.push(self.rig.acked.len());
 
-        let number: BTreeMap<&str, usize> =
-            self.lines.iter().enumerate().map(|(at, line)| (line.text.as_str(), at)).collect();
+        let number: BTreeMap<&str, usize> = self
+            .lines
+            .iter()
+            .enumerate()
+            .map(|(at, line)| (line.text.as_str(), at))
+            .collect();
         let mut seen = BTreeSet::new();
         let mut begin = 0;
         for end in &self.epochs {
@@ -242,7 +259,10 @@ impl World {
                 let Some(at) = number.get(sent.line.as_str()).copied() else {
                     // The rest of a line whose beginning was deleted before the position behind it was written.
                     let cut = |line: &Line| line.files.iter().any(|file| self.deleted.contains(file));
-                    let rest = self.lines.iter().any(|line| cut(line) && line.text.ends_with(&sent.line));
+                    let rest = self
+                        .lines
+                        .iter()
+                        .any(|line| cut(line) && line.text.ends_with(&sent.line));
                     prop_assert!(rest && self.epochs.len() > 1, "never written: {:?}", sent);
                     continue;
                 };
@@ -250,7 +270,11 @@ impl World {
                 let stream = if line.stderr { "stderr" } else { "stdout" };
                 prop_assert!(sent.metadata.contains(stream));
                 let last = &mut last[usize::from(line.stderr)];
-                prop_assert!(last.is_none_or(|last| last < at), "out of order or twice: {}", sent.line);
+                prop_assert!(
+                    last.is_none_or(|last| last < at),
+                    "out of order or twice: {}",
+                    sent.line
+                );
                 *last = Some(at);
                 seen.insert(at);
             }
@@ -268,7 +292,10 @@ impl World {
 
 /// Few by default; `PROPTEST_CASES` for a long run.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100)
 }
 
 proptest! {

@@ -55,7 +55,9 @@ impl Journal {
     pub fn open(folder: &Path) -> Result<Self, StartError> {
         let unusable = |error| StartError::Unusable(folder.to_owned(), error);
         fs::create_dir_all(folder).map_err(unusable)?;
-        let lock = File::create(folder.join("lock")).or_else(|_| File::open(folder)).map_err(unusable)?;
+        let lock = File::create(folder.join("lock"))
+            .or_else(|_| File::open(folder))
+            .map_err(unusable)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::Locked(folder.to_owned())),
@@ -141,8 +143,9 @@ impl Journal {
         let (ledger, end) = Ledger::decode(&bytes);
         self.ledger = ledger;
         if end == End::Corrupt {
-            let aside =
-                (1..u32::MAX).map(|n| self.folder.join(format!("{FILE}.corrupt-{n}"))).find(|path| !path.exists());
+            let aside = (1..u32::MAX)
+                .map(|n| self.folder.join(format!("{FILE}.corrupt-{n}")))
+                .find(|path| !path.exists());
             if let Some(aside) = aside {
                 let moved = fs::rename(&path, &aside);
                 tracing::error!(aside = %aside.display(), kept = self.ledger.cursors.len(), moved = moved.is_ok(),
@@ -238,7 +241,10 @@ mod tests {
             let journal = Journal::open(dir.path()).unwrap();
             assert!(journal.set_aside);
             assert_eq!(journal.ledger().pipelines.iter().collect::<Vec<_>>(), ["a"]);
-            assert_eq!(fs::read(dir.path().join(format!("journal.corrupt-{round}"))).unwrap(), bytes);
+            assert_eq!(
+                fs::read(dir.path().join(format!("journal.corrupt-{round}"))).unwrap(),
+                bytes
+            );
         }
     }
 

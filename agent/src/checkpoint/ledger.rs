@@ -67,8 +67,12 @@ impl Ledger {
             }
             Record::Pruned(id, choices, flushes) => {
                 if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.choices.drain(..(*choices as usize).min(entry.choices.len()));
-                    entry.flushes.drain(..(*flushes as usize).min(entry.flushes.len()));
+                    entry
+                        .choices
+                        .drain(..(*choices as usize).min(entry.choices.len()));
+                    entry
+                        .flushes
+                        .drain(..(*flushes as usize).min(entry.flushes.len()));
                 }
             }
             Record::Dropped(id) => {
@@ -103,7 +107,10 @@ impl Ledger {
 
     /// The cursor of this identity.
     pub fn find(&self, identity: &Identity) -> Option<CursorId> {
-        self.cursors.iter().find(|(_, entry)| entry.identity == *identity).map(|(id, _)| *id)
+        self.cursors
+            .iter()
+            .find(|(_, entry)| entry.identity == *identity)
+            .map(|(id, _)| *id)
     }
 }
 
@@ -118,8 +125,11 @@ mod tests {
     use crate::tail::position::Resume;
 
     fn place() -> impl Strategy<Value = Place> {
-        (0..5_u32, any::<u128>(), 0..=1024_u16, any::<u64>())
-            .prop_map(|(restart, hash, len, offset)| Place { restart, print: Fingerprint { hash, len }, offset })
+        (0..5_u32, any::<u128>(), 0..=1024_u16, any::<u64>()).prop_map(|(restart, hash, len, offset)| Place {
+            restart,
+            print: Fingerprint { hash, len },
+            offset,
+        })
     }
 
     fn timestamp() -> impl Strategy<Value = Timestamp> {
@@ -128,18 +138,38 @@ mod tests {
 
     fn any_record() -> impl Strategy<Value = Record> {
         let id = || (0..4_u32).prop_map(CursorId);
-        let resume = (0..3_u8, any::<u32>(), timestamp())
-            .prop_map(|(slot, part, timestamp)| Resume { slot, part, timestamp });
+        let resume = (0..3_u8, any::<u32>(), timestamp()).prop_map(|(slot, part, timestamp)| Resume {
+            slot,
+            part,
+            timestamp,
+        });
         prop_oneof![
             (id(), "[a-z]{0,9}", "[a-zé]{0,9}").prop_map(|(id, a, b)| Record::Defined(
                 id,
-                Identity { folder: a.clone(), container: b.clone(), pipeline: a, tenant: b }
+                Identity {
+                    folder: a.clone(),
+                    container: b.clone(),
+                    pipeline: a,
+                    tenant: b
+                }
             )),
-            (id(), proptest::option::of(place()), "[a-z]{0,9}", ".{0,40}")
-                .prop_map(|(id, from, rules, chosen)| Record::Chosen(id, LabelChoice { from, rules, chosen })),
-            (id(), place(), proptest::option::of(timestamp()), proptest::option::of(resume)).prop_map(
-                |(id, place, previous, resume)| Record::Acknowledged(id, Watermark { place, previous, resume })
+            (id(), proptest::option::of(place()), "[a-z]{0,9}", ".{0,40}").prop_map(
+                |(id, from, rules, chosen)| Record::Chosen(id, LabelChoice { from, rules, chosen })
             ),
+            (
+                id(),
+                place(),
+                proptest::option::of(timestamp()),
+                proptest::option::of(resume)
+            )
+                .prop_map(|(id, place, previous, resume)| Record::Acknowledged(
+                    id,
+                    Watermark {
+                        place,
+                        previous,
+                        resume
+                    }
+                )),
             (id(), place(), 0..3_u8).prop_map(|(id, place, slot)| Record::Flushed(id, Flush { place, slot })),
             (id(), 0..3_u32, 0..3_u32).prop_map(|(id, a, b)| Record::Pruned(id, a, b)),
             id().prop_map(Record::Dropped),

@@ -83,7 +83,12 @@ impl Record {
             Self::Defined(id, identity) => {
                 out.push(1);
                 number(out, id.0);
-                for part in [&identity.folder, &identity.container, &identity.pipeline, &identity.tenant] {
+                for part in [
+                    &identity.folder,
+                    &identity.container,
+                    &identity.pipeline,
+                    &identity.tenant,
+                ] {
                     text(out, part);
                 }
             }
@@ -103,7 +108,11 @@ impl Record {
                 timestamp(out, mark.previous.unwrap_or_default());
                 let resume = mark.resume;
                 out.push(u8::from(resume.is_some()));
-                let resume = resume.unwrap_or_else(|| Resume { slot: 0, part: 0, timestamp: Timestamp::default() });
+                let resume = resume.unwrap_or_else(|| Resume {
+                    slot: 0,
+                    part: 0,
+                    timestamp: Timestamp::default(),
+                });
                 out.push(resume.slot);
                 number(out, resume.part);
                 timestamp(out, resume.timestamp);
@@ -130,7 +139,10 @@ impl Record {
             }
         }
         let body = out.get(begin + 8..).unwrap_or_default();
-        let (len, crc) = (u32::try_from(body.len()).unwrap_or(u32::MAX), crc32fast::hash(body));
+        let (len, crc) = (
+            u32::try_from(body.len()).unwrap_or(u32::MAX),
+            crc32fast::hash(body),
+        );
         if let Some(head) = out.get_mut(begin..begin + 8) {
             let (to_len, to_crc) = head.split_at_mut(4);
             to_len.copy_from_slice(&len.to_le_bytes());
@@ -156,8 +168,11 @@ impl Record {
             2 => {
                 let id = id(&mut from)?;
                 let (there, place) = (from.byte()? != 0, from.place()?);
-                let choice =
-                    LabelChoice { from: there.then_some(place), rules: from.text()?, chosen: from.text()? };
+                let choice = LabelChoice {
+                    from: there.then_some(place),
+                    rules: from.text()?,
+                    chosen: from.text()?,
+                };
                 Self::Chosen(id, choice)
             }
             3 => {
@@ -165,12 +180,25 @@ impl Record {
                 let place = from.place()?;
                 let (there, previous) = (from.byte()? != 0, from.timestamp()?);
                 let resumes = from.byte()? != 0;
-                let resume = Resume { slot: from.byte()?, part: from.number()?, timestamp: from.timestamp()? };
-                let mark =
-                    Watermark { place, previous: there.then_some(previous), resume: resumes.then_some(resume) };
+                let resume = Resume {
+                    slot: from.byte()?,
+                    part: from.number()?,
+                    timestamp: from.timestamp()?,
+                };
+                let mark = Watermark {
+                    place,
+                    previous: there.then_some(previous),
+                    resume: resumes.then_some(resume),
+                };
                 Self::Acknowledged(id, mark)
             }
-            4 => Self::Flushed(id(&mut from)?, Flush { place: from.place()?, slot: from.byte()? }),
+            4 => Self::Flushed(
+                id(&mut from)?,
+                Flush {
+                    place: from.place()?,
+                    slot: from.byte()?,
+                },
+            ),
             5 => Self::Dropped(id(&mut from)?),
             6 => Self::Pruned(id(&mut from)?, from.number()?, from.number()?),
             7 => Self::PipelineSeen(from.text()?),
@@ -201,7 +229,11 @@ pub enum End {
 /// Reads a journal's records up to where they end.
 pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
     let Some(mut rest) = bytes.strip_prefix(&HEADER) else {
-        return if HEADER.starts_with(bytes) { End::Torn } else { End::Corrupt };
+        return if HEADER.starts_with(bytes) {
+            End::Torn
+        } else {
+            End::Corrupt
+        };
     };
     loop {
         if rest.is_empty() {
@@ -211,13 +243,19 @@ pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
         if rest.iter().all(|byte| *byte == 0) {
             return End::Torn;
         }
-        let Some((len, after)) = rest.split_first_chunk::<4>() else { return End::Torn };
-        let Some((crc, after)) = after.split_first_chunk::<4>() else { return End::Torn };
+        let Some((len, after)) = rest.split_first_chunk::<4>() else {
+            return End::Torn;
+        };
+        let Some((crc, after)) = after.split_first_chunk::<4>() else {
+            return End::Torn;
+        };
         let len = u32::from_le_bytes(*len) as usize;
         if len > MAX_RECORD {
             return End::Corrupt;
         }
-        let Some((body, after)) = after.split_at_checked(len) else { return End::Torn };
+        let Some((body, after)) = after.split_at_checked(len) else {
+            return End::Torn;
+        };
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
             return if after.is_empty() { End::Torn } else { End::Corrupt };
         }
@@ -280,7 +318,10 @@ impl Reader<'_> {
     }
 
     fn timestamp(&mut self) -> Option<Timestamp> {
-        Some(Timestamp { seconds: self.take().map(i64::from_le_bytes)?, nanos: self.number()? })
+        Some(Timestamp {
+            seconds: self.take().map(i64::from_le_bytes)?,
+            nanos: self.number()?,
+        })
     }
 
     fn place(&mut self) -> Option<Place> {

@@ -25,9 +25,33 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
+impl OpenError {
+    /// Whether trying again soon may help; younger files wait until then.
+    pub fn may_pass(&self) -> bool {
+        const PASSING: [Errno; 5] = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::INTR,
+            Errno::AGAIN,
+        ];
+        match self {
+            Self::Gone => true,
+            Self::Refused(_) => false,
+            Self::Io(error) => PASSING
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
+        }
+    }
+}
+
 impl From<Errno> for OpenError {
     fn from(errno: Errno) -> Self {
-        if errno == Errno::NOENT { Self::Gone } else { Self::Io(errno.into()) }
+        if errno == Errno::NOENT {
+            Self::Gone
+        } else {
+            Self::Io(errno.into())
+        }
     }
 }
 
@@ -52,15 +76,25 @@ pub struct LogRoot {
     openat2: Cell<bool>,
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
 // NONBLOCK, so that no FIFO put in a file's place can hold the thread.
-const REGULAR: OFlags =
-    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+const REGULAR: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOCTTY);
 
 impl LogRoot {
     /// A root at `path`; `links` are the runtime's folders.
     pub fn new(path: PathBuf, links: Vec<PathBuf>) -> Self {
-        Self { path, links, openat2: Cell::new(true) }
+        Self {
+            path,
+            links,
+            openat2: Cell::new(true),
+        }
     }
 
     /// Opens the root itself, which the administrator chose: links are followed.
@@ -82,7 +116,12 @@ impl LogRoot {
         if !link && kind != FileType::RegularFile {
             return Err(OpenError::Refused("it is no regular file"));
         }
-        Ok(Facts { device: stat.st_dev, inode: stat.st_ino, size: u64::try_from(stat.st_size).unwrap_or(0), link })
+        Ok(Facts {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            link,
+        })
     }
 
     /// Opens a regular file in `folder`, or what a link there names in a runtime's folder.
@@ -101,7 +140,15 @@ impl LogRoot {
             return Err(OpenError::Refused("it is no regular file"));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok((File::from(opened), Facts { device: stat.st_dev, inode: stat.st_ino, size, link: false }))
+        Ok((
+            File::from(opened),
+            Facts {
+                device: stat.st_dev,
+                inode: stat.st_ino,
+                size,
+                link: false,
+            },
+        ))
     }
 
     fn linked(&self, folder: &OwnedFd, name: &str) -> Result<OwnedFd, OpenError> {
@@ -114,7 +161,9 @@ impl LogRoot {
                 return Ok(self.beneath(&root, rest, REGULAR)?);
             }
         }
-        Err(OpenError::Refused("it is a symbolic link that leads out of the log root and the runtime's folders"))
+        Err(OpenError::Refused(
+            "it is a symbolic link that leads out of the log root and the runtime's folders",
+        ))
     }
 
     fn beneath(&self, root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -137,7 +186,9 @@ fn by_component(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, E
         match component {
             std::path::Component::Normal(name) => names.push(name),
             std::path::Component::CurDir => {}
-            std::path::Component::Prefix(_) | std::path::Component::RootDir | std::path::Component::ParentDir => {
+            std::path::Component::Prefix(_)
+            | std::path::Component::RootDir
+            | std::path::Component::ParentDir => {
                 return Err(Errno::XDEV);
             }
         }

@@ -93,7 +93,8 @@ impl Discovery {
         if overflow || self.next_sweep.is_none_or(|due| due <= now) {
             self.watcher.exhausted = self.watcher.descriptor().is_none();
             self.sweep(&mut found);
-            let pause = if self.watcher.exhausted { SWEEP_WITHOUT_WATCHES } else { SWEEP };
+            let poor = self.watcher.exhausted || self.unreadable.is_some();
+            let pause = if poor { SWEEP_WITHOUT_WATCHES } else { SWEEP };
             self.next_sweep = Some(now + pause);
         } else {
             let mut seen: Vec<Target> = Vec::new();
@@ -162,7 +163,13 @@ impl Discovery {
         self.unreadable = None;
         let names: BTreeSet<String> = names.into_iter().collect();
         self.ignored.retain(|name| names.contains(name));
-        for folder in self.pods.keys().filter(|folder| !names.contains(*folder)).cloned().collect::<Vec<_>>() {
+        for folder in self
+            .pods
+            .keys()
+            .filter(|folder| !names.contains(*folder))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.pod_gone(&folder, found);
         }
         for folder in names {
@@ -194,9 +201,16 @@ impl Discovery {
             pod.watch = self.watcher.folder(&opened, Target::Pod(folder.to_owned()));
         }
         let Ok(names) = beneath::list(&opened) else { return };
-        let gone: Vec<String> = pod.containers.keys().filter(|name| !names.contains(name)).cloned().collect();
-        let fresh: Vec<String> =
-            names.into_iter().filter(|name| all || !pod.containers.contains_key(name)).collect();
+        let gone: Vec<String> = pod
+            .containers
+            .keys()
+            .filter(|name| !names.contains(name))
+            .cloned()
+            .collect();
+        let fresh: Vec<String> = names
+            .into_iter()
+            .filter(|name| all || !pod.containers.contains_key(name))
+            .collect();
         for name in gone {
             self.container_gone(folder, &name, found);
         }
@@ -216,14 +230,24 @@ impl Discovery {
                 return;
             }
         };
-        let Some(pod) = self.pods.get_mut(folder) else { return };
-        let container = pod.containers.entry(name.to_owned()).or_insert_with(|| Container {
-            key: Arc::new(ContainerKey { folder: folder.to_owned(), container: name.to_owned() }),
-            watch: None,
-        });
+        let Some(pod) = self.pods.get_mut(folder) else {
+            return;
+        };
+        let container = pod
+            .containers
+            .entry(name.to_owned())
+            .or_insert_with(|| Container {
+                key: Arc::new(ContainerKey {
+                    folder: folder.to_owned(),
+                    container: name.to_owned(),
+                }),
+                watch: None,
+            });
         // Before the listing, so that nothing falls between; again on each one, since the folder may be
         // another of the same name. The kernel knows a folder it watches already.
-        let watch = self.watcher.folder(&opened, Target::Container(Arc::clone(&container.key)));
+        let watch = self
+            .watcher
+            .folder(&opened, Target::Container(Arc::clone(&container.key)));
         if container.watch != watch
             && let Some(old) = std::mem::replace(&mut container.watch, watch)
         {
@@ -236,7 +260,9 @@ impl Discovery {
     }
 
     fn pod_gone(&mut self, folder: &str, found: &mut Vec<Found>) {
-        let Some(pod) = self.pods.remove(folder) else { return };
+        let Some(pod) = self.pods.remove(folder) else {
+            return;
+        };
         for container in pod.containers.into_values() {
             if let Some(watch) = container.watch {
                 self.watcher.remove(watch);
@@ -249,10 +275,89 @@ impl Discovery {
     }
 
     fn container_gone(&mut self, folder: &str, name: &str, found: &mut Vec<Found>) {
-        let Some(container) = self.pods.get_mut(folder).and_then(|pod| pod.containers.remove(name)) else { return };
+        let Some(container) = self
+            .pods
+            .get_mut(folder)
+            .and_then(|pod| pod.containers.remove(name))
+        else {
+            return;
+        };
         if let Some(watch) = container.watch {
             self.watcher.remove(watch);
         }
         found.push(Found::Gone(container.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listings(found: &[Found]) -> Vec<(String, usize)> {
+        let listing = |found: &Found| match found {
+            Found::Listing(key, _, names) => Some((key.container.clone(), names.len())),
+            Found::Grown(_) | Found::Gone(_) | Found::Swept => None,
+        };
+        found.iter().filter_map(listing).collect()
+    }
+
+    #[test]
+    fn watches_tell_at_once_of_pods_containers_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        let now = Instant::now();
+        assert!(matches!(discovery.turn(now)[..], [Found::Swept]));
+        let pod = dir.path().join("a_b_c");
+        std::fs::create_dir(&pod).unwrap();
+        assert!(discovery.turn(now).is_empty());
+        std::fs::create_dir(pod.join("main")).unwrap();
+        assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 0)]);
+        std::fs::write(pod.join("main/0.log"), "").unwrap();
+        assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 1)]);
+        assert!(discovery.turn(now).is_empty());
+        std::fs::remove_dir_all(&pod).unwrap();
+        let found = discovery.turn(now);
+        assert!(
+            found
+                .iter()
+                .any(|found| matches!(found, Found::Gone(key) if key.container == "main"))
+        );
+        std::fs::create_dir_all(pod.join("main")).unwrap();
+        std::fs::write(pod.join("main/0.log"), "").unwrap();
+        assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn without_watches_folders_are_listed_every_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        discovery.watcher = Watcher::none();
+        let now = Instant::now();
+        discovery.turn(now);
+        std::fs::create_dir_all(dir.path().join("a_b_c/main")).unwrap();
+        assert!(discovery.turn(now + Duration::from_millis(900)).is_empty());
+        assert_eq!(
+            listings(&discovery.turn(now + Duration::from_secs(1))),
+            [("main".to_owned(), 0)]
+        );
+        assert!(discovery.watcher.exhausted);
+    }
+
+    #[test]
+    fn a_log_root_that_cannot_be_read_says_nothing_of_the_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pods");
+        std::fs::create_dir_all(root.join("a_b_c/main")).unwrap();
+        let mut discovery = Discovery::new(root.clone(), Vec::new());
+        let now = Instant::now();
+        assert_eq!(discovery.turn(now).len(), 2);
+        std::fs::rename(&root, dir.path().join("away")).unwrap();
+        assert!(discovery.turn(now + Duration::from_secs(10)).is_empty());
+        assert!(discovery.unreadable.is_some());
+        std::fs::rename(dir.path().join("away"), &root).unwrap();
+        assert_eq!(
+            listings(&discovery.turn(now + Duration::from_secs(11))),
+            [("main".to_owned(), 0)]
+        );
     }
 }

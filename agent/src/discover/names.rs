@@ -20,7 +20,11 @@ impl PodFolder {
         let mut parts = name.split('_');
         let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
         let whole = parts.next().is_none() && [namespace, pod, uid].iter().all(|part| !part.is_empty());
-        whole.then(|| Self { namespace: namespace.to_owned(), pod: pod.to_owned(), uid: uid.to_owned() })
+        whole.then(|| Self {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            uid: uid.to_owned(),
+        })
     }
 }
 
@@ -65,7 +69,11 @@ impl LogName {
         if rotated.is_some_and(|stamp| !is_stamp(stamp)) || (gz && rotated.is_none()) {
             return None;
         }
-        let parsed = Self { restart: restart.parse().ok()?, rotated: rotated.map(str::to_owned), gz };
+        let parsed = Self {
+            restart: restart.parse().ok()?,
+            rotated: rotated.map(str::to_owned),
+            gz,
+        };
         // `007.log` and `+7.log` parse as numbers; kubelet writes neither.
         (parsed.to_string() == name).then_some(parsed)
     }
@@ -79,7 +87,13 @@ impl LogName {
 /// Whether a text is `YYYYMMDD-HHMMSS`.
 fn is_stamp(text: &str) -> bool {
     text.len() == 15
-        && text.bytes().enumerate().all(|(at, byte)| if at == 8 { byte == b'-' } else { byte.is_ascii_digit() })
+        && text.bytes().enumerate().all(|(at, byte)| {
+            if at == 8 {
+                byte == b'-'
+            } else {
+                byte.is_ascii_digit()
+            }
+        })
 }
 
 impl fmt::Display for LogName {
@@ -122,7 +136,14 @@ mod tests {
     #[test]
     fn folders_of_pods_and_others() {
         let folder = PodFolder::parse("team-a_web-0_0f3c-11").unwrap();
-        assert_eq!((folder.namespace.as_str(), folder.pod.as_str(), folder.uid.as_str()), ("team-a", "web-0", "0f3c-11"));
+        assert_eq!(
+            (
+                folder.namespace.as_str(),
+                folder.pod.as_str(),
+                folder.uid.as_str()
+            ),
+            ("team-a", "web-0", "0f3c-11")
+        );
         for name in ["", "a", "a_b", "a_b_", "_b_c", "a_b_c_d", "lost+found"] {
             assert_eq!(PodFolder::parse(name), None, "{name}");
         }
@@ -138,16 +159,25 @@ mod tests {
             "1.log",
             "10.log",
         ];
-        let mut names: Vec<_> = order.iter().rev().map(|name| LogName::parse(name).unwrap()).collect();
+        let mut names: Vec<_> = order
+            .iter()
+            .rev()
+            .map(|name| LogName::parse(name).unwrap())
+            .collect();
         arrange(&mut names);
         assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), order);
     }
 
     #[test]
     fn the_plain_twin_is_preferred() {
-        let mut names = ["0.log.20261120-175001.gz", "0.log.20261120-175001"].map(|n| LogName::parse(n).unwrap()).to_vec();
+        let mut names = ["0.log.20261120-175001.gz", "0.log.20261120-175001"]
+            .map(|n| LogName::parse(n).unwrap())
+            .to_vec();
         arrange(&mut names);
-        assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0.log.20261120-175001"]);
+        assert_eq!(
+            names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["0.log.20261120-175001"]
+        );
     }
 
     #[test]

@@ -35,8 +35,25 @@ pub struct Watcher {
 impl Watcher {
     /// An instance, if the kernel has one left.
     pub fn begin() -> Self {
-        let inotify = Inotify::init().inspect_err(|error| tracing::warn!(%error, "no inotify instance is left")).ok();
-        Self { exhausted: inotify.is_none(), inotify, targets: HashMap::new(), buffer: vec![0; 16 << 10] }
+        let inotify = Inotify::init()
+            .inspect_err(|error| tracing::warn!(%error, "no inotify instance is left"))
+            .ok();
+        Self {
+            exhausted: inotify.is_none(),
+            inotify,
+            targets: HashMap::new(),
+            buffer: vec![0; 16 << 10],
+        }
+    }
+
+    /// None at all, as where the kernel has no instance left.
+    pub fn none() -> Self {
+        Self {
+            inotify: None,
+            targets: HashMap::new(),
+            buffer: Vec::new(),
+            exhausted: true,
+        }
     }
 
     /// The descriptor to sleep on.
@@ -58,7 +75,8 @@ impl Watcher {
 
     /// Waits for the next write to an open file, once.
     pub fn file(&mut self, file: &impl AsFd, target: Target) -> bool {
-        self.add(file, WatchMask::MODIFY | WatchMask::ONESHOT, target).is_some()
+        self.add(file, WatchMask::MODIFY | WatchMask::ONESHOT, target)
+            .is_some()
     }
 
     fn add(&mut self, on: &impl AsFd, mask: WatchMask, target: Target) -> Option<WatchDescriptor> {
@@ -93,7 +111,9 @@ impl Watcher {
     /// What changed since, into `changed`; true when the kernel's queue overflowed.
     pub fn changes(&mut self, changed: &mut Vec<Target>) -> bool {
         let mut overflow = false;
-        let Some(inotify) = &mut self.inotify else { return false };
+        let Some(inotify) = &mut self.inotify else {
+            return false;
+        };
         loop {
             let events = match inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,

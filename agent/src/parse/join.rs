@@ -90,7 +90,11 @@ pub struct Joiner {
 impl Joiner {
     /// Joins into lines of at most so many bytes.
     pub fn new(max_line: u64) -> Self {
-        let mut joiner = Self { slots: [None, None, None], max_line: 0, taken: 0 };
+        let mut joiner = Self {
+            slots: [None, None, None],
+            max_line: 0,
+            taken: 0,
+        };
         joiner.limit(max_line);
         joiner
     }
@@ -121,7 +125,9 @@ impl Joiner {
 
     /// All open lines with their slots.
     pub fn all(&self) -> impl Iterator<Item = (u8, &Open)> {
-        (0_u8..).zip(&self.slots).filter_map(|(slot, open)| Some((slot, open.as_ref()?)))
+        (0_u8..)
+            .zip(&self.slots)
+            .filter_map(|(slot, open)| Some((slot, open.as_ref()?)))
     }
 
     /// Adds a piece and emits what it completes. On [`NoRoom`] nothing changed but the count of the parts
@@ -132,19 +138,36 @@ impl Joiner {
         now: Instant,
         mut emit: impl FnMut(&Part<'_>) -> Result<(), NoRoom>,
     ) -> Result<(), NoRoom> {
-        let Some(slot) = self.slots.get_mut(usize::from(piece.slot)) else { return Ok(()) };
-        let Piece { slot: number, content, more, .. } = *piece;
+        let Some(slot) = self.slots.get_mut(usize::from(piece.slot)) else {
+            return Ok(());
+        };
+        let Piece {
+            slot: number,
+            content,
+            more,
+            ..
+        } = *piece;
         let (open, part, timestamp, mark) = match slot {
             Some(open) => (open.content.as_slice(), open.part, open.timestamp, open.mark),
             None if !more && content.len() <= self.max_line => {
-                return emit(&Part { slot: number, timestamp: piece.timestamp, mark: piece.mark, line: &[content] });
+                return emit(&Part {
+                    slot: number,
+                    timestamp: piece.timestamp,
+                    mark: piece.mark,
+                    line: &[content],
+                });
             }
             None => (&[][..], 1, piece.timestamp, piece.mark),
         };
         let total = open.len() + content.len();
         let room = self.max_line - MARK;
         if !more && part == 1 && total <= self.max_line {
-            emit(&Part { slot: number, timestamp, mark, line: &[open, content] })?;
+            emit(&Part {
+                slot: number,
+                timestamp,
+                mark,
+                line: &[open, content],
+            })?;
             *slot = None;
             return Ok(());
         }
@@ -169,7 +192,12 @@ impl Joiner {
                 let suffix = suffix(part);
                 let [first, second] = *bytes else { return Ok(()) };
                 let line = [first, second, suffix.as_bytes()];
-                emit(&Part { slot: number, timestamp, mark, line: &line })?;
+                emit(&Part {
+                    slot: number,
+                    timestamp,
+                    mark,
+                    line: &line,
+                })?;
                 self.taken += 1;
             }
             sequence += 1;
@@ -186,8 +214,19 @@ impl Joiner {
             }
             if !piece.continues {
                 // A line without end must not hold the position back, whatever else is open.
-                let resume = Some(Resume { slot: number, part, timestamp });
-                line_mark = if part > 1 { Mark { resume, ..piece.start } } else { piece.mark };
+                let resume = Some(Resume {
+                    slot: number,
+                    part,
+                    timestamp,
+                });
+                line_mark = if part > 1 {
+                    Mark {
+                        resume,
+                        ..piece.start
+                    }
+                } else {
+                    piece.mark
+                };
             }
             while rest.len() > room {
                 let (head, tail) = rest.split_at(boundary(rest, room));
@@ -217,11 +256,22 @@ impl Joiner {
         slot: u8,
         mut emit: impl FnMut(&Part<'_>) -> Result<(), NoRoom>,
     ) -> Result<(), NoRoom> {
-        let Some(slot_open) = self.slots.get_mut(usize::from(slot)) else { return Ok(()) };
+        let Some(slot_open) = self.slots.get_mut(usize::from(slot)) else {
+            return Ok(());
+        };
         if let Some(open) = slot_open.as_ref().filter(|open| !open.content.is_empty()) {
-            let suffix = if open.part > 1 { suffix(open.part) } else { String::new() };
+            let suffix = if open.part > 1 {
+                suffix(open.part)
+            } else {
+                String::new()
+            };
             let line = [open.content.as_slice(), suffix.as_bytes()];
-            emit(&Part { slot, timestamp: open.timestamp, mark: open.mark, line: &line })?;
+            emit(&Part {
+                slot,
+                timestamp: open.timestamp,
+                mark: open.mark,
+                line: &line,
+            })?;
         }
         *slot_open = None;
         Ok(())
@@ -235,7 +285,11 @@ fn suffix(part: u32) -> String {
 /// Where to cut: not within a character, if the bytes are text.
 fn boundary(bytes: &[u8], at: usize) -> usize {
     let within = |at: usize| bytes.get(at).is_some_and(|byte| byte & 0xC0 == 0x80);
-    (at.saturating_sub(3)..=at).rev().find(|at| !within(*at)).filter(|at| *at > 0).unwrap_or(at)
+    (at.saturating_sub(3)..=at)
+        .rev()
+        .find(|at| !within(*at))
+        .filter(|at| *at > 0)
+        .unwrap_or(at)
 }
 
 #[cfg(test)]
@@ -243,13 +297,35 @@ mod tests {
     use super::*;
 
     fn mark(offset: u64) -> Mark {
-        Mark { position: Position { generation: 1, offset }, previous: None, resume: None }
+        Mark {
+            position: Position {
+                generation: 1,
+                offset,
+            },
+            previous: None,
+            resume: None,
+        }
     }
 
     fn piece(slot: u8, offset: u64, content: &[u8], more: bool) -> Piece<'_> {
-        let end = Position { generation: 1, offset: offset + 100 };
-        let timestamp = Timestamp { seconds: i64::try_from(offset).unwrap(), nanos: 0 };
-        Piece { slot, timestamp, start: mark(offset), mark: mark(offset), end, content, more, continues: false }
+        let end = Position {
+            generation: 1,
+            offset: offset + 100,
+        };
+        let timestamp = Timestamp {
+            seconds: i64::try_from(offset).unwrap(),
+            nanos: 0,
+        };
+        Piece {
+            slot,
+            timestamp,
+            start: mark(offset),
+            mark: mark(offset),
+            end,
+            content,
+            more,
+            continues: false,
+        }
     }
 
     /// Feeds with room for `room` parts at a time.
@@ -275,23 +351,38 @@ mod tests {
 
     #[test]
     fn streams_are_joined_apart() {
-        let pieces = [piece(0, 0, b"out", true), piece(1, 100, b"err", false), piece(0, 200, b"put", false)];
+        let pieces = [
+            piece(0, 0, b"out", true),
+            piece(1, 100, b"err", false),
+            piece(0, 200, b"put", false),
+        ];
         let lines = join(&mut Joiner::new(1024), 1, &pieces);
-        assert_eq!(lines, [(1, 100, mark(100), "err".into()), (0, 0, mark(0), "output".into())]);
+        assert_eq!(
+            lines,
+            [
+                (1, 100, mark(100), "err".into()),
+                (0, 0, mark(0), "output".into())
+            ]
+        );
     }
 
     #[test]
     fn long_lines_are_cut_alike_however_often_there_is_no_room() {
         let text = "é".repeat(2_000);
-        let pieces =
-            [piece(0, 0, text.as_bytes(), true), piece(0, 100, b"x", true), piece(0, 200, text.as_bytes(), false)];
+        let pieces = [
+            piece(0, 0, text.as_bytes(), true),
+            piece(0, 100, b"x", true),
+            piece(0, 200, text.as_bytes(), false),
+        ];
         let whole = join(&mut Joiner::new(1024), usize::MAX, &pieces);
         assert_eq!(whole, join(&mut Joiner::new(1024), 1, &pieces));
         assert!(whole.len() >= 8);
         let mut all = String::new();
         for (index, (_, timestamp, _, line)) in whole.iter().enumerate() {
             assert!(line.len() <= 1024 && *timestamp == 0);
-            all += line.strip_suffix(&format!(" [sluice: part {}]", index + 1)).unwrap();
+            all += line
+                .strip_suffix(&format!(" [sluice: part {}]", index + 1))
+                .unwrap();
         }
         assert_eq!(all, format!("{text}x{text}"));
     }
@@ -299,7 +390,9 @@ mod tests {
     #[test]
     fn a_replay_from_within_a_long_line_gives_the_same_parts() {
         let text = "0123456789".repeat(90);
-        let pieces: Vec<_> = (0..20).map(|n| piece(0, n * 100, text.as_bytes(), n < 19)).collect();
+        let pieces: Vec<_> = (0..20)
+            .map(|n| piece(0, n * 100, text.as_bytes(), n < 19))
+            .collect();
         let whole = join(&mut Joiner::new(1024), usize::MAX, &pieces);
         for (index, (_, _, from, _)) in whole.iter().enumerate().skip(1) {
             let mut joiner = Joiner::new(1024);
@@ -315,7 +408,12 @@ mod tests {
         join(&mut joiner, 1, &[piece(0, 0, b"prompt> ", true)]);
         assert_eq!(joiner.flush(0, |_| Err(NoRoom)), Err(NoRoom));
         let mut line = Vec::new();
-        joiner.flush(0, |part| { line = part.line.concat(); Ok(()) }).unwrap();
+        joiner
+            .flush(0, |part| {
+                line = part.line.concat();
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(line, b"prompt> ");
         assert!(joiner.open(0).is_none());
     }

@@ -34,18 +34,33 @@ impl Choice {
             1 if chosen.stream => Some(("stream", "stderr")),
             _ => None,
         };
-        chosen.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(stream).collect()
+        chosen
+            .metadata
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .chain(stream)
+            .collect()
     }
 }
 
 /// The choice for a line that begins at a position, among those of a cursor, oldest first.
 pub fn at(choices: &[Choice], position: Position) -> Option<&Choice> {
-    choices.iter().rev().find(|choice| choice.from <= position).or_else(|| choices.first())
+    choices
+        .iter()
+        .rev()
+        .find(|choice| choice.from <= position)
+        .or_else(|| choices.first())
 }
 
 /// Hash of everything but the pod's facts that decides on labels.
 pub fn rules_hash(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -> String {
     let metadata = &limits.structured_metadata;
-    let all = (rules, facts.namespace_labels, limits.max_label_names, limits.max_label_value_bytes, metadata);
+    let all = (
+        rules,
+        facts.namespace_labels,
+        limits.max_label_names,
+        limits.max_label_value_bytes,
+        metadata,
+    );
     content_hash(&serde_json::to_vec(&all).unwrap_or_default())
 }

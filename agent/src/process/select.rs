@@ -40,10 +40,16 @@ pub fn select(
     known: Knowledge<'_>,
 ) -> Selected {
     let source = &pipeline.pods;
-    let granted = source.namespaces.iter().any(|namespace| namespace.name == pod.namespace)
+    let granted = source
+        .namespaces
+        .iter()
+        .any(|namespace| namespace.name == pod.namespace)
         && !deny.iter().any(|denial| {
             denial.pipeline == pipeline.name
-                && denial.namespace.as_ref().is_none_or(|namespace| *namespace == pod.namespace)
+                && denial
+                    .namespace
+                    .as_ref()
+                    .is_none_or(|namespace| *namespace == pod.namespace)
         });
     if !granted || !source.containers.matches(container) {
         return Selected::No;
@@ -72,7 +78,10 @@ mod tests {
     use super::*;
 
     fn pipeline(selector: &[(&str, &str)]) -> Pipeline {
-        let match_labels = selector.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let match_labels = selector
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         Pipeline {
             name: Key::new("a", "p"),
             uid: "u".into(),
@@ -80,9 +89,20 @@ mod tests {
             hash: String::new(),
             tenants: Vec::new(),
             pods: PodSource {
-                namespaces: vec![Namespace { name: "a".into(), uid: None, created_at: None, labels: BTreeMap::new() }],
-                selector: LabelSelector { match_labels, match_expressions: Vec::new() },
-                containers: ContainerSelector { include: Vec::new(), exclude: vec!["istio-*".into()] },
+                namespaces: vec![Namespace {
+                    name: "a".into(),
+                    uid: None,
+                    created_at: None,
+                    labels: BTreeMap::new(),
+                }],
+                selector: LabelSelector {
+                    match_labels,
+                    match_expressions: Vec::new(),
+                },
+                containers: ContainerSelector {
+                    include: Vec::new(),
+                    exclude: vec!["istio-*".into()],
+                },
                 start_at: StartAt::Beginning,
             },
             labels: LabelRules::default(),
@@ -94,7 +114,10 @@ mod tests {
             uid: "x".into(),
             namespace: namespace.into(),
             name: "web".into(),
-            labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            labels: labels
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             controller: None,
         }
     }
@@ -105,7 +128,10 @@ mod tests {
         let web = pipeline(&[("app", "web")]);
         let labelled = facts("a", &[("app", "web")]);
         let deny = |namespace: Option<&str>| {
-            [Denial { pipeline: Key::new("a", "p"), namespace: namespace.map(str::to_owned) }]
+            [Denial {
+                pipeline: Key::new("a", "p"),
+                namespace: namespace.map(str::to_owned),
+            }]
         };
         let yes = Knowledge::Facts(&labelled);
         assert_eq!(select(&web, &[], &pod, "c", yes), Selected::Yes);
@@ -113,14 +139,44 @@ mod tests {
         assert_eq!(select(&web, &deny(Some("a")), &pod, "c", yes), Selected::No);
         assert_eq!(select(&web, &deny(Some("b")), &pod, "c", yes), Selected::Yes);
         assert_eq!(select(&web, &[], &pod, "istio-proxy", yes), Selected::No);
-        assert_eq!(select(&web, &[], &PodFolder::parse("b_web_x").unwrap(), "c", yes), Selected::No);
-        assert_eq!(select(&web, &[], &pod, "c", Knowledge::Facts(&facts("a", &[]))), Selected::No);
-        assert_eq!(select(&web, &[], &pod, "c", Knowledge::Facts(&facts("b", &[("app", "web")]))), Selected::No);
-        assert_eq!(select(&web, &[], &pod, "c", Knowledge::Awaited), Selected::Unknown);
-        assert_eq!(select(&web, &[], &pod, "c", Knowledge::Missing { collected: false }), Selected::No);
-        assert_eq!(select(&web, &[], &pod, "c", Knowledge::Missing { collected: true }), Selected::Yes);
+        assert_eq!(
+            select(&web, &[], &PodFolder::parse("b_web_x").unwrap(), "c", yes),
+            Selected::No
+        );
+        assert_eq!(
+            select(&web, &[], &pod, "c", Knowledge::Facts(&facts("a", &[]))),
+            Selected::No
+        );
+        assert_eq!(
+            select(
+                &web,
+                &[],
+                &pod,
+                "c",
+                Knowledge::Facts(&facts("b", &[("app", "web")]))
+            ),
+            Selected::No
+        );
+        assert_eq!(
+            select(&web, &[], &pod, "c", Knowledge::Awaited),
+            Selected::Unknown
+        );
+        assert_eq!(
+            select(&web, &[], &pod, "c", Knowledge::Missing { collected: false }),
+            Selected::No
+        );
+        assert_eq!(
+            select(&web, &[], &pod, "c", Knowledge::Missing { collected: true }),
+            Selected::Yes
+        );
         let all = pipeline(&[]);
-        assert_eq!(select(&all, &[], &pod, "c", Knowledge::Awaited), Selected::Unknown);
-        assert_eq!(select(&all, &[], &pod, "c", Knowledge::Missing { collected: false }), Selected::Yes);
+        assert_eq!(
+            select(&all, &[], &pod, "c", Knowledge::Awaited),
+            Selected::Unknown
+        );
+        assert_eq!(
+            select(&all, &[], &pod, "c", Knowledge::Missing { collected: false }),
+            Selected::Yes
+        );
     }
 }

@@ -73,7 +73,11 @@ pub struct Chain {
 
 impl Default for Chain {
     fn default() -> Self {
-        Self { generations: Vec::new(), next: 1, refused: BTreeSet::new() }
+        Self {
+            generations: Vec::new(),
+            next: 1,
+            refused: BTreeSet::new(),
+        }
     }
 }
 
@@ -85,32 +89,33 @@ impl Chain {
         let mut seen = BTreeSet::new();
         let mut complete = true;
         for name in names {
-            if self.refused.contains(&name.to_string()) {
-                continue;
-            }
             match self.take_in(root, folder, name, wanted) {
                 Ok(number) => {
                     seen.insert(number);
                 }
-                Err(OpenError::Refused(why)) => {
-                    tracing::warn!(file = %name, why, "a log file is not read");
-                    self.refused.insert(name.to_string());
-                }
-                Err(error) => {
+                Err(error) if error.may_pass() => {
                     tracing::debug!(file = %name, %error, "a log file is not read yet");
                     complete = false;
                     break;
                 }
+                // Said once; tried again at each listing, since the name may come to mean another file.
+                Err(error) => {
+                    if self.refused.insert(name.to_string()) {
+                        tracing::warn!(file = %name, %error, "a log file is not read");
+                    }
+                }
             }
         }
         if complete {
-            self.refused.retain(|refused| names.iter().any(|name| name.to_string() == *refused));
+            self.refused
+                .retain(|refused| names.iter().any(|name| name.to_string() == *refused));
             for generation in &mut self.generations {
                 if !seen.contains(&generation.number) {
                     generation.name = None;
                 }
             }
-            self.generations.retain(|generation| generation.file.is_some() || generation.name.is_some());
+            self.generations
+                .retain(|generation| generation.file.is_some() || generation.name.is_some());
         }
         complete
     }
@@ -132,7 +137,10 @@ impl Chain {
         }
         let mut known = self.by_inode(name, &facts);
         if known.is_none() && name.gz {
-            known = self.generations.iter().rposition(|g| g.name.as_ref().is_some_and(|n| n.is_twin(name)));
+            known = self
+                .generations
+                .iter()
+                .rposition(|g| g.name.as_ref().is_some_and(|n| n.is_twin(name)));
         }
         if let Some(generation) = known.and_then(|at| self.generations.get_mut(at)) {
             generation.was_tip |= name.rotated.is_none();
@@ -179,7 +187,10 @@ impl Chain {
             generation.refresh();
         }
         self.generations.iter_mut().find(|generation| {
-            generation.restart == restart && !generation.replaced && whole.len > 0 && generation.print == whole
+            generation.restart == restart
+                && !generation.replaced
+                && whole.len > 0
+                && generation.print == whole
         })
     }
 
@@ -210,12 +221,15 @@ impl Chain {
     }
 
     fn index(&self, number: u32) -> usize {
-        self.generations.partition_point(|generation| generation.number < number)
+        self.generations
+            .partition_point(|generation| generation.number < number)
     }
 
     fn get_mut(&mut self, number: u32) -> Option<&mut Generation> {
         let index = self.index(number);
-        self.generations.get_mut(index).filter(|generation| generation.number == number)
+        self.generations
+            .get_mut(index)
+            .filter(|generation| generation.number == number)
     }
 
     /// Bytes of a generation at an offset, as many as are there and fit.
@@ -226,10 +240,15 @@ impl Chain {
         into: &mut [u8],
         reader: &mut Option<(u32, Compressed)>,
     ) -> io::Result<usize> {
-        let Some(generation) = self.at_or_after(number).filter(|g| g.number == number && !g.replaced) else {
+        let Some(generation) = self
+            .at_or_after(number)
+            .filter(|g| g.number == number && !g.replaced)
+        else {
             return Ok(0);
         };
-        let Some(file) = &generation.file else { return Ok(0) };
+        let Some(file) = &generation.file else {
+            return Ok(0);
+        };
         if generation.gz {
             if reader.as_ref().is_none_or(|(of, _)| *of != number) {
                 *reader = Some((number, Compressed::new(file)?));
@@ -253,19 +272,29 @@ impl Chain {
 
     /// Whether the bytes before an offset are still those that were read.
     pub fn continues(&self, number: u32, offset: u64, tail: &[u8]) -> bool {
-        let generation = self.at_or_after(number).filter(|generation| generation.number == number && !generation.gz);
-        let Some(file) = generation.and_then(|generation| generation.file.as_ref()) else { return true };
+        let generation = self
+            .at_or_after(number)
+            .filter(|generation| generation.number == number && !generation.gz);
+        let Some(file) = generation.and_then(|generation| generation.file.as_ref()) else {
+            return true;
+        };
         let mut now = vec![0; tail.len()];
-        let Some(from) = offset.checked_sub(tail.len() as u64) else { return true };
+        let Some(from) = offset.checked_sub(tail.len() as u64) else {
+            return true;
+        };
         read_fully(file, from, &mut now).is_err() || now == tail
     }
 
     /// A file was rewritten: what it holds now is a generation of its own.
     pub fn replace(&mut self, number: u32) {
         let next = self.next;
-        let Some(old) = self.get_mut(number).filter(|generation| !generation.replaced) else { return };
+        let Some(old) = self.get_mut(number).filter(|generation| !generation.replaced) else {
+            return;
+        };
         old.replaced = true;
-        let Some(Ok(file)) = old.file.as_ref().map(File::try_clone) else { return };
+        let Some(Ok(file)) = old.file.as_ref().map(File::try_clone) else {
+            return;
+        };
         let mut fresh = Generation {
             number: next,
             restart: old.restart,
@@ -292,12 +321,22 @@ impl Chain {
             .iter()
             .find(|generation| generation.number > number && generation.has_bytes())
             .map(|generation| (generation.number, generation.restart));
-        let Some((next, restart)) = younger else { return Next::Stay };
-        let Some(old) = self.get_mut(number) else { return Next::Move { number: next, restarted: false } };
+        let Some((next, restart)) = younger else {
+            return Next::Stay;
+        };
+        let Some(old) = self.get_mut(number) else {
+            return Next::Move {
+                number: next,
+                restarted: false,
+            };
+        };
         let since = *old.superseded.get_or_insert(now);
         let settled = old.gz || old.replaced || !old.was_tip || old.restart != restart;
         if settled || now.duration_since(since) >= SETTLE {
-            Next::Move { number: next, restarted: old.restart != restart }
+            Next::Move {
+                number: next,
+                restarted: old.restart != restart,
+            }
         } else {
             Next::Stay
         }
@@ -307,7 +346,11 @@ impl Chain {
     pub fn place(&mut self, position: Position) -> Option<Place> {
         let generation = self.get_mut(position.generation)?;
         generation.refresh();
-        Some(Place { restart: generation.restart, print: generation.print, offset: position.offset })
+        Some(Place {
+            restart: generation.restart,
+            print: generation.print,
+            offset: position.offset,
+        })
     }
 
     /// Where a place is now; `Err` with the oldest surviving bytes behind it when its content is gone.
@@ -318,32 +361,62 @@ impl Chain {
                 && generation.plain_len().is_none_or(|len| len >= place.offset)
         };
         if let Some(generation) = self.generations.iter().find(fits) {
-            return Ok(Position { generation: generation.number, offset: place.offset });
+            return Ok(Position {
+                generation: generation.number,
+                offset: place.offset,
+            });
         }
-        let survivor = self.generations.iter().find(|generation| generation.restart >= place.restart);
-        Err(Position { generation: survivor.map_or(self.next, |generation| generation.number), offset: 0 })
+        let survivor = self
+            .generations
+            .iter()
+            .find(|generation| generation.restart >= place.restart);
+        Err(Position {
+            generation: survivor.map_or(self.next, |generation| generation.number),
+            offset: 0,
+        })
     }
 
     /// The beginning of what there is.
     pub fn beginning(&self) -> Position {
-        Position { generation: self.generations.first().map_or(self.next, |g| g.number), offset: 0 }
+        Position {
+            generation: self.generations.first().map_or(self.next, |g| g.number),
+            offset: 0,
+        }
     }
 
     /// The end of what there is, after its last whole line.
     pub fn end(&self) -> Position {
-        let Some(last) = self.generations.last() else { return self.beginning() };
-        let Some(len) = last.plain_len() else { return Position { generation: self.next, offset: 0 } };
+        let Some(last) = self.generations.last() else {
+            return self.beginning();
+        };
+        let Some(len) = last.plain_len() else {
+            return Position {
+                generation: self.next,
+                offset: 0,
+            };
+        };
         let mut tail = vec![0; 64 << 10];
         let from = len.saturating_sub(tail.len() as u64);
-        let read = last.file.as_ref().and_then(|file| read_fully(file, from, &mut tail).ok()).unwrap_or(0);
+        let read = last
+            .file
+            .as_ref()
+            .and_then(|file| read_fully(file, from, &mut tail).ok())
+            .unwrap_or(0);
         let whole = tail.get(..read).and_then(|tail| memchr::memrchr(b'\n', tail));
-        Position { generation: last.number, offset: whole.map_or(from, |at| from + at as u64 + 1) }
+        Position {
+            generation: last.number,
+            offset: whole.map_or(from, |at| from + at as u64 + 1),
+        }
     }
 
     /// When a generation was written last, in seconds since 1970.
     pub fn modified(&self, number: u32) -> Option<i64> {
         let metadata = self.at_or_after(number)?.file.as_ref()?.metadata().ok()?;
-        let since = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let since = metadata
+            .modified()
+            .ok()?
+            .duration_since(std::time::UNIX_EPOCH)
+            .ok()?;
         i64::try_from(since.as_secs()).ok()
     }
 
@@ -353,22 +426,31 @@ impl Chain {
         for generation in self.generations.iter_mut().take(end) {
             generation.file = None;
         }
-        self.generations.retain(|generation| generation.file.is_some() || generation.name.is_some());
+        self.generations
+            .retain(|generation| generation.file.is_some() || generation.name.is_some());
     }
 
     /// Whether a generation at or above `number` is closed though it has a name.
     pub fn wants_opening(&self, number: u32) -> bool {
-        self.generations.iter().any(|g| g.number >= number && g.file.is_none())
+        self.generations
+            .iter()
+            .any(|g| g.number >= number && g.file.is_none())
     }
 
     /// Plain files held open at or above `number`: the ones that may still grow.
     pub fn growing(&self, number: u32) -> impl Iterator<Item = &File> {
-        self.generations.iter().filter(move |g| g.number >= number && !g.gz).filter_map(|g| g.file.as_ref())
+        self.generations
+            .iter()
+            .filter(move |g| g.number >= number && !g.gz)
+            .filter_map(|g| g.file.as_ref())
     }
 
     /// Files held open.
     pub fn open_files(&self) -> usize {
-        self.generations.iter().filter(|generation| generation.file.is_some()).count()
+        self.generations
+            .iter()
+            .filter(|generation| generation.file.is_some())
+            .count()
     }
 }
 
@@ -385,7 +467,9 @@ impl Generation {
     }
 
     fn head(&self) -> io::Result<Vec<u8>> {
-        let Some(file) = &self.file else { return Ok(Vec::new()) };
+        let Some(file) = &self.file else {
+            return Ok(Vec::new());
+        };
         if self.gz {
             return compressed::head(file);
         }
@@ -396,7 +480,11 @@ impl Generation {
     }
 
     fn plain_len(&self) -> Option<u64> {
-        if self.gz { None } else { Some(self.file.as_ref()?.metadata().ok()?.len()) }
+        if self.gz {
+            None
+        } else {
+            Some(self.file.as_ref()?.metadata().ok()?.len())
+        }
     }
 
     fn has_bytes(&self) -> bool {

@@ -18,7 +18,9 @@ pub struct Compressed {
 
 impl std::fmt::Debug for Compressed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compressed").field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("Compressed")
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }
 
@@ -34,7 +36,12 @@ fn decoder(file: &File) -> io::Result<MultiGzDecoder<BufReader<File>>> {
 impl Compressed {
     /// A reader of `file`.
     pub fn new(file: &File) -> io::Result<Self> {
-        Ok(Self { decoder: decoder(file)?, window: Vec::new(), start: 0, ended: false })
+        Ok(Self {
+            decoder: decoder(file)?,
+            window: Vec::new(),
+            start: 0,
+            ended: false,
+        })
     }
 
     /// Uncompressed bytes at `offset`, as many as are there and fit.
@@ -46,7 +53,9 @@ impl Compressed {
         let missing = into.len().saturating_sub(self.window.len());
         if missing > 0 && !self.ended {
             let before = self.window.len();
-            let read = Read::by_ref(&mut self.decoder).take(missing as u64).read_to_end(&mut self.window);
+            let read = Read::by_ref(&mut self.decoder)
+                .take(missing as u64)
+                .read_to_end(&mut self.window);
             // A file cut short or damaged ends where it cannot be read on.
             self.ended = read.is_err() || self.window.len() - before < missing;
             if let Err(error) = read {
@@ -62,12 +71,18 @@ impl Compressed {
 
     /// Moves the window's start to `offset`; `scratch` takes what is passed over.
     fn skip(&mut self, offset: u64, scratch: &mut [u8]) -> io::Result<()> {
-        let behind = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.window.len());
+        let behind = usize::try_from(offset - self.start)
+            .unwrap_or(usize::MAX)
+            .min(self.window.len());
         self.window.drain(..behind);
         self.start += behind as u64;
         while self.start < offset && !self.ended {
-            let step = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(scratch.len());
-            let Some(part) = scratch.get_mut(..step) else { break };
+            let step = usize::try_from(offset - self.start)
+                .unwrap_or(usize::MAX)
+                .min(scratch.len());
+            let Some(part) = scratch.get_mut(..step) else {
+                break;
+            };
             match self.decoder.read(part) {
                 Ok(0) | Err(_) => self.ended = true,
                 Ok(read) => self.start += read as u64,

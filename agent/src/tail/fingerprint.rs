@@ -19,12 +19,18 @@ impl Fingerprint {
     /// Of a file that begins with `head`.
     pub fn of(head: &[u8]) -> Self {
         let head = head.get(..HEAD).unwrap_or(head);
-        Self { hash: xxh3_128(head), len: u16::try_from(head.len()).unwrap_or(0) }
+        Self {
+            hash: xxh3_128(head),
+            len: u16::try_from(head.len()).unwrap_or(0),
+        }
     }
 
     /// Whether a file that begins with `head` is this one, perhaps grown since.
     pub fn matches(&self, head: &[u8]) -> bool {
-        self.len > 0 && head.get(..usize::from(self.len)).is_some_and(|known| xxh3_128(known) == self.hash)
+        self.len > 0
+            && head
+                .get(..usize::from(self.len))
+                .is_some_and(|known| xxh3_128(known) == self.hash)
     }
 }
 
@@ -38,7 +44,10 @@ mod tests {
         assert!(print.matches(b"2026-11-20T17:50:01Z stdout F a\n2026"));
         assert!(!print.matches(b"2026-11-20T17:50:01Z stdout F b\n2026"));
         assert!(!print.matches(b"2026"));
-        assert!(!Fingerprint::of(b"").matches(b"x"), "an empty file is like any other");
+        assert!(
+            !Fingerprint::of(b"").matches(b"x"),
+            "an empty file is like any other"
+        );
         assert_eq!(Fingerprint::of(&[b'x'; 5000]).len, 1024);
     }
 }

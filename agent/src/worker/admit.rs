@@ -9,10 +9,10 @@ use sluice_engine::document::{Namespace, Pipeline, StartAt};
 use sluice_engine::key::Key;
 use sluice_engine::labels::{Chosen, ContainerFacts};
 
+use super::Sink;
 use super::container::Container;
 use super::core::{Core, Lane};
 use super::cursor::{Cursor, State};
-use super::Sink;
 use crate::checkpoint::record::{Identity, LabelChoice, Record, Watermark};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
@@ -47,7 +47,11 @@ pub(super) fn container_facts<'a>(
 
 /// The document's entry of a namespace.
 pub(super) fn namespace<'a>(pipeline: &'a Pipeline, name: &str) -> Option<&'a Namespace> {
-    pipeline.pods.namespaces.iter().find(|namespace| namespace.name == name)
+    pipeline
+        .pods
+        .namespaces
+        .iter()
+        .find(|namespace| namespace.name == name)
 }
 
 fn identity(key: &ContainerKey, pipeline: &Pipeline, tenant: &Key) -> Identity {
@@ -67,7 +71,13 @@ impl<S: Sink> Core<S> {
             match self.tenants.get_mut(&tenant.name) {
                 Some(lane) => lane.tenant = tenant,
                 None => {
-                    self.tenants.insert(tenant.name.clone(), Lane { tenant, ready: VecDeque::new() });
+                    self.tenants.insert(
+                        tenant.name.clone(),
+                        Lane {
+                            tenant,
+                            ready: VecDeque::new(),
+                        },
+                    );
                 }
             }
         }
@@ -77,7 +87,8 @@ impl<S: Sink> Core<S> {
                 self.fresh.insert(pipeline.uid.clone(), now);
             }
         }
-        self.totals.retain(|(uid, _), _| config.pipelines.iter().any(|pipeline| pipeline.uid == *uid));
+        self.totals
+            .retain(|(uid, _), _| config.pipelines.iter().any(|pipeline| pipeline.uid == *uid));
         self.config = config;
         let keys: Vec<_> = self.containers.keys().cloned().collect();
         for key in &keys {
@@ -86,7 +97,13 @@ impl<S: Sink> Core<S> {
         self.relist.extend(keys);
         let config = Arc::clone(&self.config);
         let gone = |key: &Key| !config.tenants.iter().any(|entry| entry.tenant.name == *key);
-        for key in self.tenants.keys().filter(|key| gone(key)).cloned().collect::<Vec<_>>() {
+        for key in self
+            .tenants
+            .keys()
+            .filter(|key| gone(key))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.sink.remove_tenant(&key);
             self.tenants.remove(&key);
         }
@@ -95,12 +112,24 @@ impl<S: Sink> Core<S> {
     /// Ends the cursors of a container that are not, or no longer, to be; the others get their pipeline's
     /// newest content.
     pub(super) fn withdraw(&mut self, key: &ContainerKey) {
-        let Some(container) = self.containers.get(key) else { return };
+        let Some(container) = self.containers.get(key) else {
+            return;
+        };
         let mut ended = Vec::new();
         for id in &container.cursors {
-            let Some(cursor) = self.cursors.get_mut(id) else { continue };
-            let pipeline = self.config.pipelines.iter().find(|pipeline| pipeline.uid == cursor.pipeline.uid);
-            let tenant = self.config.tenants.iter().find(|entry| entry.tenant.name == *cursor.tenant);
+            let Some(cursor) = self.cursors.get_mut(id) else {
+                continue;
+            };
+            let pipeline = self
+                .config
+                .pipelines
+                .iter()
+                .find(|pipeline| pipeline.uid == cursor.pipeline.uid);
+            let tenant = self
+                .config
+                .tenants
+                .iter()
+                .find(|entry| entry.tenant.name == *cursor.tenant);
             let facts = self.pods.get(&container.pod.uid);
             let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
             let (pod, name) = (&container.pod, &key.container);
@@ -115,7 +144,9 @@ impl<S: Sink> Core<S> {
             let namespace = namespace(pipeline, &pod.namespace);
             let limits = &tenant.tenant.limits;
             cursor.joiner.limit(limits.max_line_bytes);
-            cursor.not_before = namespace.and_then(|namespace| namespace.created_at).unwrap_or(i64::MIN);
+            cursor.not_before = namespace
+                .and_then(|namespace| namespace.created_at)
+                .unwrap_or(i64::MIN);
             let facts = container_facts(key, pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
             cursor.pipeline = Arc::clone(pipeline);
@@ -128,7 +159,9 @@ impl<S: Sink> Core<S> {
     /// Ends a cursor; the journal keeps its position.
     pub(super) fn remove_cursor(&mut self, id: CursorId) {
         self.write_position(id);
-        let Some(cursor) = self.cursors.remove(&id) else { return };
+        let Some(cursor) = self.cursors.remove(&id) else {
+            return;
+        };
         self.sink.drop_cursor(id);
         for choice in &cursor.outlet.choices {
             self.sink.close_stream(choice.stream);
@@ -160,7 +193,9 @@ impl<S: Sink> Core<S> {
         names: Vec<LogName>,
         now: Instant,
     ) {
-        let Some(pod) = PodFolder::parse(&key.folder) else { return };
+        let Some(pod) = PodFolder::parse(&key.folder) else {
+            return;
+        };
         if self.settings.own_pod_uid.as_ref() == Some(&pod.uid) {
             return;
         }
@@ -171,18 +206,25 @@ impl<S: Sink> Core<S> {
             .or_insert_with(|| Container::new(Arc::clone(key), pod, early, now));
         container.gone = false;
         let (wanted, parked) = self.wanted(key, now);
-        let Some(container) = self.containers.get_mut(key) else { return };
+        let Some(container) = self.containers.get_mut(key) else {
+            return;
+        };
         container.parked = parked;
         if wanted.is_empty() && parked.is_none() && container.cursors.is_empty() {
             return;
         }
         let from = if wanted.is_empty() && parked.is_none() {
             let marks = container.cursors.iter().filter_map(|id| self.cursors.get(id));
-            marks.map(|cursor| cursor.watermark().position.generation).min().unwrap_or(0)
+            marks
+                .map(|cursor| cursor.watermark().position.generation)
+                .min()
+                .unwrap_or(0)
         } else {
             0
         };
-        let complete = container.chain.reconcile(&self.discovery.root, folder, &names, from);
+        let complete = container
+            .chain
+            .reconcile(&self.discovery.root, folder, &names, from);
         if !complete {
             self.again.insert(Arc::clone(key));
             self.retry.get_or_insert(now + AGAIN);
@@ -202,14 +244,20 @@ impl<S: Sink> Core<S> {
     /// The outputs that want a container and have no cursor, and until when others wait for its facts.
     fn wanted(&self, key: &ContainerKey, now: Instant) -> (Vec<(Arc<Pipeline>, Key)>, Option<Instant>) {
         let (mut wanted, mut parked) = (Vec::new(), None);
-        let Some(container) = self.containers.get(key) else { return (wanted, parked) };
+        let Some(container) = self.containers.get(key) else {
+            return (wanted, parked);
+        };
         let facts = self.pods.get(&container.pod.uid);
-        let since = self.synced.map_or(container.first_seen, |synced| synced.max(container.first_seen));
+        let since = self
+            .synced
+            .map_or(container.first_seen, |synced| synced.max(container.first_seen));
         let deadline = since + self.settings.pod_facts_wait;
         for pipeline in &self.config.pipelines {
             for tenant in &pipeline.tenants {
                 let has = |id: &CursorId| {
-                    self.cursors.get(id).is_some_and(|c| c.pipeline.uid == pipeline.uid && *c.tenant == *tenant)
+                    self.cursors
+                        .get(id)
+                        .is_some_and(|c| c.pipeline.uid == pipeline.uid && *c.tenant == *tenant)
                 };
                 if !self.tenants.contains_key(tenant) || container.cursors.iter().any(has) {
                     continue;
@@ -218,7 +266,11 @@ impl<S: Sink> Core<S> {
                     Some(facts) => Knowledge::Facts(facts),
                     None if now < deadline => Knowledge::Awaited,
                     None => Knowledge::Missing {
-                        collected: self.journal.ledger().find(&identity(key, pipeline, tenant)).is_some(),
+                        collected: self
+                            .journal
+                            .ledger()
+                            .find(&identity(key, pipeline, tenant))
+                            .is_some(),
                     },
                 };
                 match select(pipeline, &self.config.deny, &container.pod, &key.container, known) {
@@ -251,8 +303,12 @@ impl<S: Sink> Core<S> {
             if known.is_none() {
                 self.journal.append(&Record::Defined(id, identity));
             }
-            let Some(lane) = self.tenants.get_mut(&tenant) else { continue };
-            let Some(container) = self.containers.get_mut(key) else { continue };
+            let Some(lane) = self.tenants.get_mut(&tenant) else {
+                continue;
+            };
+            let Some(container) = self.containers.get_mut(key) else {
+                continue;
+            };
             let limits = &lane.tenant.limits;
             let mut cursor = Cursor::new(
                 id,
@@ -263,7 +319,9 @@ impl<S: Sink> Core<S> {
                 now,
             );
             let namespace = namespace(&pipeline, &container.pod.namespace);
-            cursor.not_before = namespace.and_then(|namespace| namespace.created_at).unwrap_or(i64::MIN);
+            cursor.not_before = namespace
+                .and_then(|namespace| namespace.created_at)
+                .unwrap_or(i64::MIN);
             let facts = self.pods.get(&container.pod.uid);
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
@@ -281,10 +339,17 @@ impl<S: Sink> Core<S> {
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
                 begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
                 let chain = &container.chain;
-                cursor.position = if begins_at_end { chain.end() } else { chain.beginning() };
+                cursor.position = if begins_at_end {
+                    chain.end()
+                } else {
+                    chain.beginning()
+                };
             }
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
-                let from = choice.from.and_then(|place| container.chain.find(&place).ok()).unwrap_or_default();
+                let from = choice
+                    .from
+                    .and_then(|place| container.chain.find(&place).ok())
+                    .unwrap_or_default();
                 if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
                     cursor.outlet.choices.push(choice);
                 }
@@ -308,13 +373,28 @@ impl<S: Sink> Core<S> {
     /// Everything on disk has been listed: what the journal knows beyond is gone.
     pub(super) fn swept(&mut self) {
         if !std::mem::replace(&mut self.swept, true) {
-            let known: Vec<_> =
-                self.journal.ledger().cursors.iter().map(|(id, entry)| (*id, entry.identity.clone())).collect();
+            let known: Vec<_> = self
+                .journal
+                .ledger()
+                .cursors
+                .iter()
+                .map(|(id, entry)| (*id, entry.identity.clone()))
+                .collect();
             for (id, identity) in known {
-                let path = self.settings.log_root.join(&identity.folder).join(&identity.container);
-                let gone = path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+                let path = self
+                    .settings
+                    .log_root
+                    .join(&identity.folder)
+                    .join(&identity.container);
+                let gone = path
+                    .symlink_metadata()
+                    .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
                 if gone && !self.cursors.contains_key(&id) {
-                    tracing::debug!(folder = identity.folder, container = identity.container, "gone while away");
+                    tracing::debug!(
+                        folder = identity.folder,
+                        container = identity.container,
+                        "gone while away"
+                    );
                     self.journal.append(&Record::Dropped(id));
                 }
             }
@@ -338,7 +418,11 @@ fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: In
         Ok(position) => {
             cursor.position = position;
             if let Some(resume) = mark.resume {
-                let mark = Mark { position, previous: mark.previous, resume: Some(resume) };
+                let mark = Mark {
+                    position,
+                    previous: mark.previous,
+                    resume: Some(resume),
+                };
                 cursor.joiner.resume(mark, resume, now);
             }
             true
@@ -368,5 +452,11 @@ pub(super) fn in_use<S: Sink>(
 ) -> Choice {
     let metadata = [0, 1, 2].map(|slot| S::metadata(&Choice::pairs(&chosen, slot)));
     let stream = sink.open_stream(tenant, &chosen.labels);
-    Choice { from, rules, chosen, stream, metadata }
+    Choice {
+        from,
+        rules,
+        chosen,
+        stream,
+        metadata,
+    }
 }

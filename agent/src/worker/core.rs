@@ -16,6 +16,7 @@ use crate::batch::Outcome;
 use crate::checkpoint::journal::{Journal, StartError};
 use crate::config::InForce;
 use crate::discover::names::ContainerKey;
+use crate::discover::watch::Watcher;
 use crate::discover::{Discovery, Found};
 use crate::metadata::{PodChange, PodFacts};
 use crate::status::figures::{Figures, OutputFigures};
@@ -100,6 +101,12 @@ impl<S: Sink> Core<S> {
         })
     }
 
+    /// Goes on as where the kernel has no watches left.
+    pub fn without_watches(&mut self) {
+        self.discovery.watcher = Watcher::none();
+        self.discovery.sweep_soon();
+    }
+
     /// Where entries go.
     pub fn sink(&mut self) -> &mut S {
         &mut self.sink
@@ -178,9 +185,16 @@ impl<S: Sink> Core<S> {
     fn outcome(&mut self, outcome: Outcome) {
         let mut rejected = outcome.rejected.clone();
         for finished in self.sink.complete(outcome) {
-            let Some(cursor) = self.cursors.get_mut(&finished.cursor) else { continue };
-            let Some((mut lines, bytes)) = cursor.finish(finished) else { continue };
-            let total = self.totals.entry((cursor.pipeline.uid.clone(), (*cursor.tenant).clone())).or_default();
+            let Some(cursor) = self.cursors.get_mut(&finished.cursor) else {
+                continue;
+            };
+            let Some((mut lines, bytes)) = cursor.finish(finished) else {
+                continue;
+            };
+            let total = self
+                .totals
+                .entry((cursor.pipeline.uid.clone(), (*cursor.tenant).clone()))
+                .or_default();
             // Loki names no lines: a request's refusals are counted on its first pieces.
             for (reason, left) in &mut rejected {
                 let share = (*left).min(lines);
@@ -215,7 +229,11 @@ impl<S: Sink> Core<S> {
             PodChange::Applied(facts) => {
                 let uid = facts.uid.clone();
                 self.pods_deleted.remove(&uid);
-                if self.pods.insert(uid.clone(), *facts.clone()).is_some_and(|known| known == *facts) {
+                if self
+                    .pods
+                    .insert(uid.clone(), *facts.clone())
+                    .is_some_and(|known| known == *facts)
+                {
                     return;
                 }
                 uid
@@ -230,8 +248,12 @@ impl<S: Sink> Core<S> {
                 return;
             }
         };
-        let of_pod: Vec<_> =
-            self.containers.iter().filter(|(_, c)| c.pod.uid == uid).map(|(key, _)| Arc::clone(key)).collect();
+        let of_pod: Vec<_> = self
+            .containers
+            .iter()
+            .filter(|(_, c)| c.pod.uid == uid)
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
         for key in &of_pod {
             self.withdraw(key);
         }
@@ -263,8 +285,15 @@ impl<S: Sink> Core<S> {
         } else if !self.relist.is_empty() || self.tenants.values().any(|lane| !lane.ready.is_empty()) {
             Some(now)
         } else {
-            let polls = self.containers.values().flat_map(|container| [container.next_poll, container.parked]);
-            polls.chain(always).chain([self.discovery.next_due(), self.retry]).flatten().min()
+            let polls = self
+                .containers
+                .values()
+                .flat_map(|container| [container.next_poll, container.parked]);
+            polls
+                .chain(always)
+                .chain([self.discovery.next_due(), self.retry])
+                .flatten()
+                .min()
         };
         due.map_or(now + TICK, |due| due.max(now))
     }

@@ -130,7 +130,11 @@ impl Cursor {
             previous: None,
             joiner: Joiner::new(max_line),
             flushed: Vec::new(),
-            outlet: Outlet { id, choices: Vec::new(), outstanding: Vec::new() },
+            outlet: Outlet {
+                id,
+                choices: Vec::new(),
+                outstanding: Vec::new(),
+            },
             state: State::AtEnd,
             deficit: 0,
             reader: None,
@@ -147,7 +151,12 @@ impl Cursor {
     }
 
     /// Takes whole lines; returns the bytes taken, and whether the rest found no room.
-    pub(super) fn consume<S: Sink>(&mut self, chunk: &Chunk<'_>, sink: &mut S, now: Instant) -> (usize, bool) {
+    pub(super) fn consume<S: Sink>(
+        &mut self,
+        chunk: &Chunk<'_>,
+        sink: &mut S,
+        now: Instant,
+    ) -> (usize, bool) {
         let mut at = 0;
         while let Some(rest) = chunk.data.get(at..).filter(|rest| !rest.is_empty()) {
             let (line, taken, more) = match memchr::memchr(b'\n', rest) {
@@ -158,7 +167,10 @@ impl Cursor {
             };
             let start = chunk.offset + at as u64;
             let after = rest.get(taken..).unwrap_or_default();
-            if self.line(line, after, chunk, start, start + taken as u64, more, sink, now).is_err() {
+            if self
+                .line(line, after, chunk, start, start + taken as u64, more, sink, now)
+                .is_err()
+            {
                 return (at, true);
             }
             at += taken;
@@ -166,7 +178,10 @@ impl Cursor {
         (at, false)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the innermost step, called from one place")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the innermost step, called from one place"
+    )]
     fn line<S: Sink>(
         &mut self,
         line: &[u8],
@@ -178,8 +193,15 @@ impl Cursor {
         sink: &mut S,
         now: Instant,
     ) -> Result<(), NoRoom> {
-        let place = |offset| Position { generation: chunk.generation, offset };
-        let begin = Mark { position: place(start), previous: self.previous, resume: None };
+        let place = |offset| Position {
+            generation: chunk.generation,
+            offset,
+        };
+        let begin = Mark {
+            position: place(start),
+            previous: self.previous,
+            resume: None,
+        };
         let mut seen = self.previous;
         let mut malformed = false;
         let (long, content) = if let Some(long) = self.long {
@@ -188,15 +210,32 @@ impl Cursor {
             let parsed = self.parser.parse(line);
             let (slot, timestamp, partial, content) = if let Ok(line) = parsed {
                 seen = Some(line.timestamp);
-                (join::slot(line.stream), line.timestamp, line.partial, line.content)
+                (
+                    join::slot(line.stream),
+                    line.timestamp,
+                    line.partial,
+                    line.content,
+                )
             } else {
                 malformed = true;
-                let timestamp = self.previous.unwrap_or_else(|| self.first_timestamp(after, chunk.modified));
+                let timestamp = self
+                    .previous
+                    .unwrap_or_else(|| self.first_timestamp(after, chunk.modified));
                 (RAW, timestamp, false, line)
             };
             let skipped = timestamp.seconds < self.not_before;
             let mark = self.mark(begin, slot);
-            (Long { slot, timestamp, begin, mark, partial, skipped }, content)
+            (
+                Long {
+                    slot,
+                    timestamp,
+                    begin,
+                    mark,
+                    partial,
+                    skipped,
+                },
+                content,
+            )
         };
         let piece = Piece {
             slot: long.slot,
@@ -230,10 +269,20 @@ impl Cursor {
     /// Where reading has to begin for the line at `begin`: where the first of the other lines began that are
     /// open there. Not further back than files live, so that lines which always overlap cannot hold them open.
     fn mark(&self, begin: Mark, slot: u8) -> Mark {
-        let others = self.joiner.all().filter(|(other, _)| *other != slot).map(|(_, open)| open.mark);
+        let others = self
+            .joiner
+            .all()
+            .filter(|(other, _)| *other != slot)
+            .map(|(_, open)| open.mark);
         others
             .filter(|mark| mark.position.generation + OVERLAP >= begin.position.generation)
-            .fold(begin, |first, mark| if mark.position < first.position { mark } else { first })
+            .fold(begin, |first, mark| {
+                if mark.position < first.position {
+                    mark
+                } else {
+                    first
+                }
+            })
     }
 
     /// A timestamp for a malformed line that no other line precedes.
@@ -241,7 +290,10 @@ impl Cursor {
         let mut lines = after.split(|byte| *byte == b'\n');
         lines
             .find_map(|line| Some(self.parser.parse(line).ok()?.timestamp))
-            .unwrap_or_else(|| Timestamp { seconds: modified.unwrap_or(0), nanos: 0 })
+            .unwrap_or_else(|| Timestamp {
+                seconds: modified.unwrap_or(0),
+                nanos: 0,
+            })
     }
 
     /// Ends a slot's line where the journal says that a clock ended it before.
@@ -265,7 +317,13 @@ impl Cursor {
 
     /// Ends all open lines: the container that wrote them is no more.
     pub(super) fn flush_all<S: Sink>(&mut self, sink: &mut S) -> Result<(), NoRoom> {
-        (0..3).try_for_each(|slot| if self.joiner.open(slot).is_some() { self.flush(slot, sink) } else { Ok(()) })
+        (0..3).try_for_each(|slot| {
+            if self.joiner.open(slot).is_some() {
+                self.flush(slot, sink)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     /// Ends a line that was longer than the buffer and ends with its file.
@@ -281,11 +339,21 @@ impl Cursor {
 
     /// Everything before this is acknowledged, or needs no acknowledgement.
     pub(super) fn watermark(&self) -> Mark {
-        let end = Mark { position: self.position, previous: self.previous, resume: None };
+        let end = Mark {
+            position: self.position,
+            previous: self.previous,
+            resume: None,
+        };
         let end = self.long.map_or(end, |long| long.begin);
         let open = self.joiner.all().map(|(_, open)| open.mark);
         let marks = open.chain(self.outlet.outstanding.iter().map(|piece| piece.mark));
-        marks.fold(end, |least, mark| if mark.position <= least.position { mark } else { least })
+        marks.fold(end, |least, mark| {
+            if mark.position <= least.position {
+                mark
+            } else {
+                least
+            }
+        })
     }
 
     /// Timestamp of the oldest line that was read and not acknowledged.
@@ -304,7 +372,11 @@ impl Cursor {
 
     /// A piece is finished: its lines and bytes.
     pub(super) fn finish(&mut self, finished: Finished) -> Option<(u64, u64)> {
-        let at = self.outlet.outstanding.iter().position(|piece| piece.piece == finished.piece)?;
+        let at = self
+            .outlet
+            .outstanding
+            .iter()
+            .position(|piece| piece.piece == finished.piece)?;
         let piece = self.outlet.outstanding.remove(at);
         self.dirty = true;
         Some((piece.lines, piece.bytes))
@@ -314,8 +386,15 @@ impl Cursor {
 impl Outlet {
     fn emit<S: Sink>(&mut self, part: &Part<'_>, sink: &mut S) -> Result<(), NoRoom> {
         let choice = process::at(&self.choices, part.mark.position).ok_or(NoRoom)?;
-        let metadata = choice.metadata.get(usize::from(part.slot)).map_or(&[][..], Vec::as_slice);
-        let entry = Entry { timestamp: part.timestamp, line: part.line, metadata };
+        let metadata = choice
+            .metadata
+            .get(usize::from(part.slot))
+            .map_or(&[][..], Vec::as_slice);
+        let entry = Entry {
+            timestamp: part.timestamp,
+            line: part.line,
+            metadata,
+        };
         let bytes = part.line.iter().map(|part| part.len() as u64).sum::<u64>();
         match sink.append(choice.stream, self.id, &entry) {
             Taken::NoRoom => return Err(NoRoom),
@@ -329,7 +408,12 @@ impl Outlet {
             }),
             Taken::Added => {
                 let stream = choice.stream;
-                if let Some(piece) = self.outstanding.iter_mut().rev().find(|piece| piece.stream == stream) {
+                if let Some(piece) = self
+                    .outstanding
+                    .iter_mut()
+                    .rev()
+                    .find(|piece| piece.stream == stream)
+                {
                     // A joined line can have begun before the first one that was complete.
                     if part.mark.position < piece.mark.position {
                         piece.mark = part.mark;

@@ -27,16 +27,27 @@ pub struct Post {
 /// # Errors
 /// When no descriptor is left.
 pub fn mailbox() -> std::io::Result<(Mailbox, Post)> {
-    let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let bell = Arc::new(rustix::event::eventfd(
+        0,
+        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+    )?);
     let (sender, receiver) = mpsc::channel();
-    let mailbox = Mailbox { sender: Arc::new(Mutex::new(sender)), bell: Arc::clone(&bell) };
+    let mailbox = Mailbox {
+        sender: Arc::new(Mutex::new(sender)),
+        bell: Arc::clone(&bell),
+    };
     Ok((mailbox, Post { receiver, bell }))
 }
 
 impl Mailbox {
     /// Sends a command; false when the worker has ended.
     pub fn send(&self, command: Command) -> bool {
-        let sent = self.sender.lock().unwrap_or_else(PoisonError::into_inner).send(command).is_ok();
+        let sent = self
+            .sender
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send(command)
+            .is_ok();
         // A full counter rings as well.
         let _rung = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
         sent

@@ -11,7 +11,11 @@ impl<S: Sink> Core<S> {
     pub fn figures(&self) -> Figures {
         let mut figures = Figures {
             document: self.config.document.clone(),
-            open_files: self.containers.values().map(|container| container.chain.open_files() as u64).sum(),
+            open_files: self
+                .containers
+                .values()
+                .map(|container| container.chain.open_files() as u64)
+                .sum(),
             pool_bytes: self.sink.held_bytes(),
             ..self.figures.clone()
         };
@@ -23,24 +27,34 @@ impl<S: Sink> Core<S> {
                 ..PipelineFigures::default()
             };
             for tenant in &pipeline.tenants {
-                let total = self.totals.get(&(pipeline.uid.clone(), tenant.clone())).cloned().unwrap_or_default();
+                let total = self
+                    .totals
+                    .get(&(pipeline.uid.clone(), tenant.clone()))
+                    .cloned()
+                    .unwrap_or_default();
                 found.outputs.insert(tenant.clone(), total);
             }
             figures.pipelines.insert(pipeline.name.clone(), found);
         }
         for cursor in self.cursors.values() {
-            let Some(pipeline) = figures.pipelines.get_mut(&cursor.pipeline.name) else { continue };
+            let Some(pipeline) = figures.pipelines.get_mut(&cursor.pipeline.name) else {
+                continue;
+            };
             // Each container once, however many tenants get it.
             pipeline.containers += u32::from(cursor.pipeline.tenants.first() == Some(&*cursor.tenant));
             if let Some(output) = pipeline.outputs.get_mut(&*cursor.tenant)
                 && let Some(oldest) = cursor.oldest()
             {
                 let oldest = oldest.seconds;
-                output.oldest_unacknowledged = Some(output.oldest_unacknowledged.map_or(oldest, |o| o.min(oldest)));
+                output.oldest_unacknowledged =
+                    Some(output.oldest_unacknowledged.map_or(oldest, |o| o.min(oldest)));
             }
         }
         let mut warn = |reason: &str, message: String| {
-            figures.warnings.push(Warning { reason: reason.to_owned(), message });
+            figures.warnings.push(Warning {
+                reason: reason.to_owned(),
+                message,
+            });
         };
         if self.discovery.watcher.exhausted {
             warn(
@@ -51,11 +65,17 @@ impl<S: Sink> Core<S> {
         if let Some(error) = &self.journal.failure {
             warn(
                 "CheckpointNotWritable",
-                format!("Positions cannot be written to {}: {error}. Lines are sent, and sent again after a restart.", self.settings.state_dir.display()),
+                format!(
+                    "Positions cannot be written to {}: {error}. Lines are sent, and sent again after a restart.",
+                    self.settings.state_dir.display()
+                ),
             );
         }
         if let Some(error) = &self.discovery.unreadable {
-            warn("LogRootUnreadable", format!("{} cannot be read: {error}.", self.settings.log_root.display()));
+            warn(
+                "LogRootUnreadable",
+                format!("{} cannot be read: {error}.", self.settings.log_root.display()),
+            );
         }
         figures
     }

@@ -43,13 +43,14 @@ impl<S: Sink> Core<S> {
             }
             let mut oldest = u32::MAX;
             for id in &container.cursors {
-                let Some(cursor) = self.cursors.get_mut(id) else { continue };
+                let Some(cursor) = self.cursors.get_mut(id) else {
+                    continue;
+                };
                 oldest = oldest.min(cursor.position.generation);
                 // A folder that came back is read on.
-                let waits = cursor.state == State::AtEnd || (cursor.state == State::Finished && !container.gone);
-                if waits
-                    && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
-                {
+                let waits =
+                    cursor.state == State::AtEnd || (cursor.state == State::Finished && !container.gone);
+                if waits && let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
                     cursor.state = State::Ready;
                     cursor.verify = true;
                     lane.ready.push_back(*id);
@@ -63,7 +64,10 @@ impl<S: Sink> Core<S> {
                 // Armed before the read that follows in this turn, so nothing falls between.
                 let watcher = &mut self.discovery.watcher;
                 let target = || Target::File(std::sync::Arc::clone(&container.key));
-                let armed = container.chain.growing(oldest).all(|file| watcher.file(file, target()));
+                let armed = container
+                    .chain
+                    .growing(oldest)
+                    .all(|file| watcher.file(file, target()));
                 (!armed).then_some(now + UNWATCHED)
             };
         }
@@ -71,8 +75,11 @@ impl<S: Sink> Core<S> {
 
     /// One turn of one cursor of each tenant; false when nobody has anything to read.
     pub(super) fn visit(&mut self, budget: &mut usize, now: Instant) -> bool {
-        let turns: Vec<CursorId> =
-            self.tenants.values_mut().filter_map(|lane| lane.ready.pop_front()).collect();
+        let turns: Vec<CursorId> = self
+            .tenants
+            .values_mut()
+            .filter_map(|lane| lane.ready.pop_front())
+            .collect();
         for id in &turns {
             self.take_turn(*id, budget, now);
         }
@@ -87,7 +94,9 @@ impl<S: Sink> Core<S> {
         }
         loop {
             let step = self.step(id, now);
-            let Some(cursor) = self.cursors.get_mut(&id) else { return };
+            let Some(cursor) = self.cursors.get_mut(&id) else {
+                return;
+            };
             match step {
                 Step::Read(bytes) => {
                     *budget = budget.saturating_sub(bytes);
@@ -106,7 +115,11 @@ impl<S: Sink> Core<S> {
                     return;
                 }
                 Step::AtEnd | Step::Finished => {
-                    cursor.state = if matches!(step, Step::AtEnd) { State::AtEnd } else { State::Finished };
+                    cursor.state = if matches!(step, Step::AtEnd) {
+                        State::AtEnd
+                    } else {
+                        State::Finished
+                    };
                     cursor.deficit = 0;
                     return;
                 }
@@ -116,22 +129,40 @@ impl<S: Sink> Core<S> {
 
     /// Reads on once.
     fn step(&mut self, id: CursorId, now: Instant) -> Step {
-        let Some(cursor) = self.cursors.get_mut(&id) else { return Step::Finished };
-        let Some(container) = self.containers.get_mut(&cursor.container) else { return Step::Finished };
+        let Some(cursor) = self.cursors.get_mut(&id) else {
+            return Step::Finished;
+        };
+        let Some(container) = self.containers.get_mut(&cursor.container) else {
+            return Step::Finished;
+        };
         let sink = &mut self.sink;
-        let Some(number) = container.chain.at_or_after(cursor.position.generation).map(|g| g.number) else {
+        let Some(number) = container
+            .chain
+            .at_or_after(cursor.position.generation)
+            .map(|g| g.number)
+        else {
             if !container.gone {
                 return Step::AtEnd;
             }
             let ended = cursor.end_long(sink).and_then(|()| cursor.flush_all(sink));
-            return if ended.is_ok() { Step::Finished } else { Step::NoRoom };
+            return if ended.is_ok() {
+                Step::Finished
+            } else {
+                Step::NoRoom
+            };
         };
         if number > cursor.position.generation {
-            cursor.go_to(Position { generation: number, offset: 0 });
+            cursor.go_to(Position {
+                generation: number,
+                offset: 0,
+            });
         }
         let offset = cursor.position.offset;
 
-        let read = match container.chain.read(number, offset, &mut self.buffer, &mut cursor.reader) {
+        let read = match container
+            .chain
+            .read(number, offset, &mut self.buffer, &mut cursor.reader)
+        {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(container = %container.key, %error, "a log file cannot be read");
@@ -152,17 +183,44 @@ impl<S: Sink> Core<S> {
             return Step::Read(1);
         }
 
-        if read > 0 && cursor.outlet.choices.last().is_none_or(|choice| choice.rules != cursor.rules) {
-            let Some(lane) = self.tenants.get(&*cursor.tenant) else { return Step::AtEnd };
+        if read > 0
+            && cursor
+                .outlet
+                .choices
+                .last()
+                .is_none_or(|choice| choice.rules != cursor.rules)
+        {
+            let Some(lane) = self.tenants.get(&*cursor.tenant) else {
+                return Step::AtEnd;
+            };
             let facts = self.pods.get(&container.pod.uid);
             let limits = &lane.tenant.limits;
-            choose(cursor, container, facts, &self.settings.node_name, limits, &mut self.journal, sink);
+            choose(
+                cursor,
+                container,
+                facts,
+                &self.settings.node_name,
+                limits,
+                &mut self.journal,
+                sink,
+            );
         }
 
         let full = read == BUFFER;
         let data = self.buffer.get(..read).unwrap_or_default();
-        let modified = if cursor.previous.is_none() { container.chain.modified(number) } else { None };
-        let chunk = Chunk { data, generation: number, offset, full, last: false, modified };
+        let modified = if cursor.previous.is_none() {
+            container.chain.modified(number)
+        } else {
+            None
+        };
+        let chunk = Chunk {
+            data,
+            generation: number,
+            offset,
+            full,
+            last: false,
+            modified,
+        };
         let malformed = cursor.malformed;
         let (taken, no_room) = cursor.consume(&chunk, sink, now);
         self.figures.malformed_lines += cursor.malformed - malformed;
@@ -186,7 +244,14 @@ impl<S: Sink> Core<S> {
         }
         let rest = data.get(taken..).unwrap_or_default();
         let offset = offset + taken as u64;
-        let chunk = Chunk { data: rest, generation: number, offset, full: false, last: true, modified };
+        let chunk = Chunk {
+            data: rest,
+            generation: number,
+            offset,
+            full: false,
+            last: true,
+            modified,
+        };
         let malformed = cursor.malformed;
         let (taken, no_room) = cursor.consume(&chunk, sink, now);
         self.figures.malformed_lines += cursor.malformed - malformed;
@@ -204,7 +269,10 @@ impl<S: Sink> Core<S> {
         match next {
             Next::Stay => Step::Finished,
             Next::Move { number, .. } => {
-                cursor.go_to(Position { generation: number, offset: 0 });
+                cursor.go_to(Position {
+                    generation: number,
+                    offset: 0,
+                });
                 Step::Read(taken.max(1))
             }
         }
@@ -225,11 +293,23 @@ fn choose<S: Sink>(
     let facts = container_facts(&container.key, &container.pod, namespace, facts, node);
     let chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
     let first = cursor.outlet.choices.is_empty();
-    let place = if first { None } else { container.chain.place(cursor.position) };
+    let place = if first {
+        None
+    } else {
+        container.chain.place(cursor.position)
+    };
     let json = serde_json::to_string(&chosen).unwrap_or_default();
-    let record = LabelChoice { from: place, rules: cursor.rules.clone(), chosen: json };
+    let record = LabelChoice {
+        from: place,
+        rules: cursor.rules.clone(),
+        chosen: json,
+    };
     journal.append_urgent(&Record::Chosen(cursor.outlet.id, record));
-    let from = if first { Position::default() } else { cursor.position };
+    let from = if first {
+        Position::default()
+    } else {
+        cursor.position
+    };
     let choice = in_use(from, cursor.rules.clone(), chosen, &cursor.tenant, sink);
     cursor.outlet.choices.push(choice);
 }
@@ -247,6 +327,7 @@ impl Cursor {
     /// Keeps the last bytes that were taken.
     fn remember(&mut self, taken: &[u8]) {
         self.tail.clear();
-        self.tail.extend_from_slice(taken.get(taken.len().saturating_sub(TAIL)..).unwrap_or_default());
+        self.tail
+            .extend_from_slice(taken.get(taken.len().saturating_sub(TAIL)..).unwrap_or_default());
     }
 }

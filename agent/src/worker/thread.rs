@@ -36,7 +36,12 @@ where
     Ok((mailbox, thread))
 }
 
-fn run<S: Sink>(mut core: Core<S>, post: &Post, send: &dyn Fn(S::Batch), figures: &watch::Sender<Arc<Figures>>) {
+fn run<S: Sink>(
+    mut core: Core<S>,
+    post: &Post,
+    send: &dyn Fn(S::Batch),
+    figures: &watch::Sender<Arc<Figures>>,
+) {
     let mut deadline: Option<Instant> = None;
     let mut published = Instant::now();
     let mut stale = true;

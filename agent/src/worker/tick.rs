@@ -22,8 +22,12 @@ impl<S: Sink> Core<S> {
         self.write_positions();
         self.reclaim();
         self.journal.sync();
-        let mut readers: Vec<_> =
-            self.cursors.iter().filter(|(_, c)| c.reader.is_some()).map(|(id, c)| (c.last_read, *id)).collect();
+        let mut readers: Vec<_> = self
+            .cursors
+            .iter()
+            .filter(|(_, c)| c.reader.is_some())
+            .map(|(id, c)| (c.last_read, *id))
+            .collect();
         if let Some(surplus) = readers.len().checked_sub(READERS) {
             readers.sort();
             for (_, id) in readers.into_iter().take(surplus) {
@@ -47,9 +51,12 @@ impl<S: Sink> Core<S> {
             for (slot, end) in due {
                 if !cursor.flushed.contains(&(end, slot)) {
                     let container = self.containers.get_mut(&cursor.container);
-                    let Some(place) = container.and_then(|container| container.chain.place(end)) else { continue };
+                    let Some(place) = container.and_then(|container| container.chain.place(end)) else {
+                        continue;
+                    };
                     // A clock's choice: a replay must end the line at the same place.
-                    self.journal.append_urgent(&Record::Flushed(*id, Flush { place, slot }));
+                    self.journal
+                        .append_urgent(&Record::Flushed(*id, Flush { place, slot }));
                     cursor.flushed.push((end, slot));
                 }
                 // When there is no room, the next second tries again.
@@ -59,7 +66,12 @@ impl<S: Sink> Core<S> {
     }
 
     pub(super) fn write_positions(&mut self) {
-        let dirty: Vec<_> = self.cursors.iter().filter(|(_, cursor)| cursor.dirty).map(|(id, _)| *id).collect();
+        let dirty: Vec<_> = self
+            .cursors
+            .iter()
+            .filter(|(_, cursor)| cursor.dirty)
+            .map(|(id, _)| *id)
+            .collect();
         for id in dirty {
             self.write_position(id);
         }
@@ -67,28 +79,51 @@ impl<S: Sink> Core<S> {
 
     /// Journals a cursor's watermark, if it moved, and forgets what lies behind it.
     pub(super) fn write_position(&mut self, id: CursorId) {
-        let Some(cursor) = self.cursors.get_mut(&id) else { return };
-        let Some(container) = self.containers.get_mut(&cursor.container) else { return };
+        let Some(cursor) = self.cursors.get_mut(&id) else {
+            return;
+        };
+        let Some(container) = self.containers.get_mut(&cursor.container) else {
+            return;
+        };
         cursor.dirty = false;
         let mark = cursor.watermark();
         if cursor.journaled == Some(mark) {
             return;
         }
-        let Some(place) = container.chain.place(mark.position) else { return };
+        let Some(place) = container.chain.place(mark.position) else {
+            return;
+        };
+        if place.print.len == 0 {
+            // An empty file is like any other: the place before it says as much.
+            return;
+        }
         cursor.journaled = Some(mark);
-        let record = Watermark { place, previous: mark.previous, resume: mark.resume };
+        let record = Watermark {
+            place,
+            previous: mark.previous,
+            resume: mark.resume,
+        };
         self.journal.append(&Record::Acknowledged(id, record));
 
         let choices = &mut cursor.outlet.choices;
-        let passed = choices.iter().skip(1).take_while(|choice| choice.from <= mark.position).count();
+        let passed = choices
+            .iter()
+            .skip(1)
+            .take_while(|choice| choice.from <= mark.position)
+            .count();
         for choice in choices.drain(..passed) {
             self.sink.close_stream(choice.stream);
         }
-        let flushes = cursor.flushed.iter().take_while(|(end, _)| *end <= mark.position).count();
+        let flushes = cursor
+            .flushed
+            .iter()
+            .take_while(|(end, _)| *end <= mark.position)
+            .count();
         cursor.flushed.drain(..flushes);
         if passed + flushes > 0 {
             let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
-            self.journal.append(&Record::Pruned(id, count(passed), count(flushes)));
+            self.journal
+                .append(&Record::Pruned(id, count(passed), count(flushes)));
         }
     }
 
@@ -97,7 +132,11 @@ impl<S: Sink> Core<S> {
             .cursors
             .iter()
             .filter(|(_, cursor)| cursor.state == State::Finished && cursor.is_settled())
-            .filter(|(_, cursor)| self.containers.get(&cursor.container).is_none_or(|container| container.gone))
+            .filter(|(_, cursor)| {
+                self.containers
+                    .get(&cursor.container)
+                    .is_none_or(|container| container.gone)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in over {

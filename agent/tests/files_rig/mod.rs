@@ -1,5 +1,10 @@
 //! A node's log folder and a worker over it, with a clock that is told and a sink that shows every entry.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test binary uses its part"
+)]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,9 +18,7 @@ use sluice_agent::batch::{Entry, Finished, Outcome, PieceId, StreamId};
 use sluice_agent::config::{InForce, TenantInForce};
 use sluice_agent::tail::position::CursorId;
 use sluice_agent::worker::{Command, Core, Sink, Taken, WorkerSettings};
-use sluice_engine::document::{
-    Auth, Delivery, Limits, Namespace, Pipeline, PodSource, StartAt, Tenant, Tls,
-};
+use sluice_engine::document::{Auth, Delivery, Limits, Namespace, Pipeline, PodSource, StartAt, Tenant, Tls};
 use sluice_engine::key::Key;
 use sluice_engine::labels::LabelRules;
 use sluice_engine::selector::{ContainerSelector, LabelSelector};
@@ -75,15 +78,23 @@ impl Sink for FakeSink {
     }
     fn open_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
         let stream = (tenant.clone(), labels.to_owned());
-        let at = self.streams.iter().position(|known| *known == stream).unwrap_or_else(|| {
-            self.streams.push(stream);
-            self.streams.len() - 1
-        });
+        let at = self
+            .streams
+            .iter()
+            .position(|known| *known == stream)
+            .unwrap_or_else(|| {
+                self.streams.push(stream);
+                self.streams.len() - 1
+            });
         StreamId(u32::try_from(at).unwrap())
     }
     fn close_stream(&mut self, _stream: StreamId) {}
     fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
-        pairs.iter().map(|(k, v)| format!("{k}={v};")).collect::<String>().into_bytes()
+        pairs
+            .iter()
+            .map(|(k, v)| format!("{k}={v};"))
+            .collect::<String>()
+            .into_bytes()
     }
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken {
         let (tenant, labels) = self.streams[stream.0 as usize].clone();
@@ -102,7 +113,10 @@ impl Sink for FakeSink {
                 line: String::from_utf8_lossy(&entry.line.concat()).into_owned(),
             },
         ));
-        if pieces.iter().any(|(of, piece)| *of == stream && piece.cursor == cursor) {
+        if pieces
+            .iter()
+            .any(|(of, piece)| *of == stream && piece.cursor == cursor)
+        {
             return Taken::Added;
         }
         let piece = PieceId(self.next);
@@ -121,8 +135,13 @@ impl Sink for FakeSink {
         let (entries, pieces) = self.open.remove(&tenant).unwrap();
         let id = self.next;
         self.next += 1;
-        self.sealed.insert(id, pieces.into_iter().map(|(_, piece)| piece).collect());
-        Some(Request { id, tenant, entries: entries.into_iter().map(|(_, entry)| entry).collect() })
+        self.sealed
+            .insert(id, pieces.into_iter().map(|(_, piece)| piece).collect());
+        Some(Request {
+            id,
+            tenant,
+            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+        })
     }
     fn next_due(&self, _now: Instant) -> Option<Instant> {
         None
@@ -147,14 +166,21 @@ pub fn tenant(name: &str, max_line_bytes: u64) -> Tenant {
         auth: Auth::None,
         tls: Tls::default(),
         headers: Vec::new(),
-        limits: Limits { max_line_bytes, ..Limits::default() },
+        limits: Limits {
+            max_line_bytes,
+            ..Limits::default()
+        },
         delivery: Delivery::default(),
     }
 }
 
 pub fn pipeline(name: &str, tenants: &[&str]) -> Pipeline {
-    let namespace =
-        Namespace { name: "a".into(), uid: None, created_at: None, labels: BTreeMap::new() };
+    let namespace = Namespace {
+        name: "a".into(),
+        uid: None,
+        created_at: None,
+        labels: BTreeMap::new(),
+    };
     Pipeline {
         name: Key::new("a", name),
         uid: format!("uid-{name}"),
@@ -167,7 +193,10 @@ pub fn pipeline(name: &str, tenants: &[&str]) -> Pipeline {
             containers: ContainerSelector::default(),
             start_at: StartAt::Beginning,
         },
-        labels: LabelRules { drop: vec!["app".into()], ..LabelRules::default() },
+        labels: LabelRules {
+            drop: vec!["app".into()],
+            ..LabelRules::default()
+        },
     }
 }
 
@@ -177,7 +206,11 @@ pub fn in_force(pipelines: Vec<Pipeline>, tenants: Vec<Tenant>) -> InForce {
         pipelines: pipelines.into_iter().map(Arc::new).collect(),
         tenants: tenants
             .into_iter()
-            .map(|tenant| TenantInForce { tenant: Arc::new(tenant), credentials: None, version: String::new() })
+            .map(|tenant| TenantInForce {
+                tenant: Arc::new(tenant),
+                credentials: None,
+                version: String::new(),
+            })
             .collect(),
         deny: Vec::new(),
         refused: Vec::new(),
@@ -203,7 +236,9 @@ impl Rig {
 
     pub fn with(config: InForce) -> Self {
         // In memory where possible: syncing is not what is tested here.
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let dir = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         fs::create_dir(dir.path().join("pods")).unwrap();
         let mut rig = Self {
             dir,
@@ -263,9 +298,16 @@ impl Rig {
     pub fn ack(&mut self, count: usize) {
         let count = count.min(self.under_way.len());
         for request in self.under_way.drain(..count).collect::<Vec<_>>() {
-            let outcome =
-                Outcome { id: request.id, tenant: Arc::new(request.tenant), rejected: Vec::new(), body: Vec::new() };
-            self.core.as_mut().unwrap().command(Command::Outcome(outcome), self.now);
+            let outcome = Outcome {
+                id: request.id,
+                tenant: Arc::new(request.tenant),
+                rejected: Vec::new(),
+                body: Vec::new(),
+            };
+            self.core
+                .as_mut()
+                .unwrap()
+                .command(Command::Outcome(outcome), self.now);
             self.acked.extend(request.entries);
         }
     }
@@ -293,7 +335,13 @@ impl Rig {
 
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.folder().join(name);
-        OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_ref()).unwrap();
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(text.as_ref())
+            .unwrap();
     }
 
     pub fn log(&self, name: &str, lines: &[&str]) {
