@@ -141,7 +141,8 @@ impl Journal {
         let (ledger, end) = Ledger::decode(&bytes);
         self.ledger = ledger;
         if end == End::Corrupt {
-            let aside = (1..).map(|n| self.folder.join(format!("{FILE}.corrupt-{n}"))).find(|path| !path.exists());
+            let aside =
+                (1..u32::MAX).map(|n| self.folder.join(format!("{FILE}.corrupt-{n}"))).find(|path| !path.exists());
             if let Some(aside) = aside {
                 let moved = fs::rename(&path, &aside);
                 tracing::error!(aside = %aside.display(), kept = self.ledger.cursors.len(), moved = moved.is_ok(),

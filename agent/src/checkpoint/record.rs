@@ -103,7 +103,7 @@ impl Record {
                 timestamp(out, mark.previous.unwrap_or_default());
                 let resume = mark.resume;
                 out.push(u8::from(resume.is_some()));
-                let resume = resume.unwrap_or(Resume { slot: 0, part: 0, timestamp: Timestamp::default() });
+                let resume = resume.unwrap_or_else(|| Resume { slot: 0, part: 0, timestamp: Timestamp::default() });
                 out.push(resume.slot);
                 number(out, resume.part);
                 timestamp(out, resume.timestamp);
@@ -138,11 +138,12 @@ impl Record {
         }
     }
 
-    fn decode(body: &[u8]) -> Option<Option<Self>> {
+    /// Reads a body; `None` when it is not what its type says.
+    fn decode(body: &[u8]) -> Option<Known> {
         let mut from = Reader(body);
         let kind = from.byte()?;
         let id = |from: &mut Reader<'_>| from.number().map(CursorId);
-        Some(Some(match kind {
+        Some(Known::Record(match kind {
             1 => Self::Defined(
                 id(&mut from)?,
                 Identity {
@@ -174,9 +175,16 @@ impl Record {
             6 => Self::Pruned(id(&mut from)?, from.number()?, from.number()?),
             7 => Self::PipelineSeen(from.text()?),
             // Of a later version.
-            _ => return Some(None),
+            _ => return Some(Known::Unknown),
         }))
     }
+}
+
+/// A whole record.
+enum Known {
+    Record(Record),
+    /// Of a type that a later version added.
+    Unknown,
 }
 
 /// How a journal's bytes end.
@@ -214,8 +222,8 @@ pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
             return if after.is_empty() { End::Torn } else { End::Corrupt };
         }
         match Record::decode(body) {
-            Some(Some(record)) => each(record),
-            Some(None) => {}
+            Some(Known::Record(record)) => each(record),
+            Some(Known::Unknown) => {}
             None => return End::Corrupt,
         }
         rest = after;

@@ -77,11 +77,11 @@ impl LogRoot {
     /// What a name in `folder` stands for.
     pub fn facts(folder: &OwnedFd, name: &str) -> Result<Facts, OpenError> {
         let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let link = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => false,
-            FileType::Symlink => true,
-            _ => return Err(OpenError::Refused("it is no regular file")),
-        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let link = kind == FileType::Symlink;
+        if !link && kind != FileType::RegularFile {
+            return Err(OpenError::Refused("it is no regular file"));
+        }
         Ok(Facts { device: stat.st_dev, inode: stat.st_ino, size: u64::try_from(stat.st_size).unwrap_or(0), link })
     }
 

@@ -66,7 +66,7 @@ impl Discovery {
     pub fn new(root: PathBuf, links: Vec<PathBuf>) -> Self {
         Self {
             root: LogRoot::new(root, links),
-            watcher: Watcher::new(),
+            watcher: Watcher::begin(),
             root_watch: None,
             pods: BTreeMap::new(),
             ignored: BTreeSet::new(),

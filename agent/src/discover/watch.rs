@@ -34,7 +34,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// An instance, if the kernel has one left.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         let inotify = Inotify::init().inspect_err(|error| tracing::warn!(%error, "no inotify instance is left")).ok();
         Self { exhausted: inotify.is_none(), inotify, targets: HashMap::new(), buffer: vec![0; 16 << 10] }
     }

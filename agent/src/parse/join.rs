@@ -37,6 +37,9 @@ pub struct Piece<'a> {
     /// When the runtime read it.
     pub timestamp: Timestamp,
     /// Where its line begins in the file.
+    pub start: Mark,
+    /// Where reading would have to begin to make it again: before `start` when another slot's line was
+    /// open there, since a replay from its middle would take its rest for a line.
     pub mark: Mark,
     /// Where it ends.
     pub end: Position,
@@ -182,8 +185,9 @@ impl Joiner {
                 part += 1;
             }
             if !piece.continues {
-                let resume = (part > 1).then_some(Resume { slot: number, part, timestamp });
-                line_mark = Mark { resume, ..piece.mark };
+                // A line without end must not hold the position back, whatever else is open.
+                let resume = Some(Resume { slot: number, part, timestamp });
+                line_mark = if part > 1 { Mark { resume, ..piece.start } } else { piece.mark };
             }
             while rest.len() > room {
                 let (head, tail) = rest.split_at(boundary(rest, room));
@@ -245,7 +249,7 @@ mod tests {
     fn piece(slot: u8, offset: u64, content: &[u8], more: bool) -> Piece<'_> {
         let end = Position { generation: 1, offset: offset + 100 };
         let timestamp = Timestamp { seconds: i64::try_from(offset).unwrap(), nanos: 0 };
-        Piece { slot, timestamp, mark: mark(offset), end, content, more, continues: false }
+        Piece { slot, timestamp, start: mark(offset), mark: mark(offset), end, content, more, continues: false }
     }
 
     /// Feeds with room for `room` parts at a time.

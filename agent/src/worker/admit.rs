@@ -247,7 +247,7 @@ impl<S: Sink> Core<S> {
         for (pipeline, tenant) in wanted {
             let identity = identity(key, &pipeline, &tenant);
             let known = self.journal.ledger().find(&identity);
-            let id = known.unwrap_or(CursorId(self.journal.ledger().next));
+            let id = known.unwrap_or_else(|| CursorId(self.journal.ledger().next));
             if known.is_none() {
                 self.journal.append(&Record::Defined(id, identity));
             }
@@ -270,21 +270,18 @@ impl<S: Sink> Core<S> {
 
             let entry = self.journal.ledger().cursors.get(&id).cloned();
             let mut begins_at_end = false;
-            match entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
-                Some(mark) => {
-                    if !restore(&mut cursor, container, mark, now) {
-                        tracing::warn!(container = %key, pipeline = %pipeline.name,
-                            "the file that was read last is gone: going on with the oldest that is left");
-                        *self.figures.resets.entry("position_lost").or_default() += 1;
-                    }
+            if let Some(mark) = entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
+                if !restore(&mut cursor, container, mark, now) {
+                    tracing::warn!(container = %key, pipeline = %pipeline.name,
+                        "the file that was read last is gone: going on with the oldest that is left");
+                    *self.figures.resets.entry("position_lost").or_default() += 1;
                 }
-                None => {
-                    let seen = self.fresh.get(&pipeline.uid);
-                    let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
-                    begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
-                    cursor.position =
-                        if begins_at_end { container.chain.end() } else { container.chain.beginning() };
-                }
+            } else {
+                let seen = self.fresh.get(&pipeline.uid);
+                let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
+                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                let chain = &container.chain;
+                cursor.position = if begins_at_end { chain.end() } else { chain.beginning() };
             }
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice.from.and_then(|place| container.chain.find(&place).ok()).unwrap_or_default();

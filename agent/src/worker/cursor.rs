@@ -19,6 +19,9 @@ use crate::tail::position::{CursorId, Mark, Position};
 /// Bytes before the read position that are compared after a pause.
 pub(super) const TAIL: usize = 64;
 
+/// Generations that lines which overlap may hold a position back; kubelet keeps five by default.
+const OVERLAP: u32 = 8;
+
 /// What a cursor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -56,6 +59,7 @@ pub(super) struct Outlet {
 struct Long {
     slot: u8,
     timestamp: Timestamp,
+    begin: Mark,
     mark: Mark,
     partial: bool,
     /// Older than the namespace: read and not sent.
@@ -175,7 +179,7 @@ impl Cursor {
         now: Instant,
     ) -> Result<(), NoRoom> {
         let place = |offset| Position { generation: chunk.generation, offset };
-        let mark = Mark { position: place(start), previous: self.previous, resume: None };
+        let begin = Mark { position: place(start), previous: self.previous, resume: None };
         let mut seen = self.previous;
         let mut malformed = false;
         let (long, content) = if let Some(long) = self.long {
@@ -191,11 +195,13 @@ impl Cursor {
                 (RAW, timestamp, false, line)
             };
             let skipped = timestamp.seconds < self.not_before;
-            (Long { slot, timestamp, mark, partial, skipped }, content)
+            let mark = self.mark(begin, slot);
+            (Long { slot, timestamp, begin, mark, partial, skipped }, content)
         };
         let piece = Piece {
             slot: long.slot,
             timestamp: long.timestamp,
+            start: long.begin,
             mark: long.mark,
             end: place(end),
             content,
@@ -221,12 +227,21 @@ impl Cursor {
         Ok(())
     }
 
+    /// Where reading has to begin for the line at `begin`: where the first of the other lines began that are
+    /// open there. Not further back than files live, so that lines which always overlap cannot hold them open.
+    fn mark(&self, begin: Mark, slot: u8) -> Mark {
+        let others = self.joiner.all().filter(|(other, _)| *other != slot).map(|(_, open)| open.mark);
+        others
+            .filter(|mark| mark.position.generation + OVERLAP >= begin.position.generation)
+            .fold(begin, |first, mark| if mark.position < first.position { mark } else { first })
+    }
+
     /// A timestamp for a malformed line that no other line precedes.
     fn first_timestamp(&mut self, after: &[u8], modified: Option<i64>) -> Timestamp {
         let mut lines = after.split(|byte| *byte == b'\n');
         lines
             .find_map(|line| Some(self.parser.parse(line).ok()?.timestamp))
-            .unwrap_or(Timestamp { seconds: modified.unwrap_or(0), nanos: 0 })
+            .unwrap_or_else(|| Timestamp { seconds: modified.unwrap_or(0), nanos: 0 })
     }
 
     /// Ends a slot's line where the journal says that a clock ended it before.
@@ -267,7 +282,7 @@ impl Cursor {
     /// Everything before this is acknowledged, or needs no acknowledgement.
     pub(super) fn watermark(&self) -> Mark {
         let end = Mark { position: self.position, previous: self.previous, resume: None };
-        let end = self.long.map_or(end, |long| long.mark);
+        let end = self.long.map_or(end, |long| long.begin);
         let open = self.joiner.all().map(|(_, open)| open.mark);
         let marks = open.chain(self.outlet.outstanding.iter().map(|piece| piece.mark));
         marks.fold(end, |least, mark| if mark.position <= least.position { mark } else { least })

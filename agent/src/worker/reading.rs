@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use sluice_engine::document::Limits;
 use sluice_engine::labels;
 
-use super::admit::{container_facts, in_use, namespace};
 use super::Sink;
-use super::container::{BUSY, IDLE_AFTER, UNWATCHED};
+use super::admit::{container_facts, in_use, namespace};
+use super::container::{BUSY, Container, IDLE_AFTER, UNWATCHED};
 use super::core::{BUFFER, Core};
-use super::cursor::{Chunk, State, TAIL};
+use super::cursor::{Chunk, Cursor, State, TAIL};
+use crate::checkpoint::journal::Journal;
 use crate::checkpoint::record::{LabelChoice, Record};
 use crate::discover::watch::Target;
+use crate::metadata::PodFacts;
 use crate::tail::chain::Next;
 use crate::tail::position::{CursorId, Position};
 
@@ -151,23 +154,9 @@ impl<S: Sink> Core<S> {
 
         if read > 0 && cursor.outlet.choices.last().is_none_or(|choice| choice.rules != cursor.rules) {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else { return Step::AtEnd };
-            let pipeline = &cursor.pipeline;
-            let facts = container_facts(
-                &container.key,
-                &container.pod,
-                namespace(pipeline, &container.pod.namespace),
-                self.pods.get(&container.pod.uid),
-                &self.settings.node_name,
-            );
-            let chosen = labels::choose(&pipeline.labels, &facts, &lane.tenant.limits);
-            let first = cursor.outlet.choices.is_empty();
-            let from = if first { None } else { container.chain.place(cursor.position) };
-            let json = serde_json::to_string(&chosen).unwrap_or_default();
-            let record = LabelChoice { from, rules: cursor.rules.clone(), chosen: json };
-            self.journal.append_urgent(&Record::Chosen(id, record));
-            let from = if first { Position::default() } else { cursor.position };
-            let choice = in_use(from, cursor.rules.clone(), chosen, &cursor.tenant, sink);
-            cursor.outlet.choices.push(choice);
+            let facts = self.pods.get(&container.pod.uid);
+            let limits = &lane.tenant.limits;
+            choose(cursor, container, facts, &self.settings.node_name, limits, &mut self.journal, sink);
         }
 
         let full = read == BUFFER;
@@ -222,7 +211,30 @@ impl<S: Sink> Core<S> {
     }
 }
 
-impl super::cursor::Cursor {
+/// Chooses the labels of what is read from here on, and journals them before any of it can be sent.
+fn choose<S: Sink>(
+    cursor: &mut Cursor,
+    container: &mut Container,
+    facts: Option<&PodFacts>,
+    node: &str,
+    limits: &Limits,
+    journal: &mut Journal,
+    sink: &mut S,
+) {
+    let namespace = namespace(&cursor.pipeline, &container.pod.namespace);
+    let facts = container_facts(&container.key, &container.pod, namespace, facts, node);
+    let chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    let first = cursor.outlet.choices.is_empty();
+    let place = if first { None } else { container.chain.place(cursor.position) };
+    let json = serde_json::to_string(&chosen).unwrap_or_default();
+    let record = LabelChoice { from: place, rules: cursor.rules.clone(), chosen: json };
+    journal.append_urgent(&Record::Chosen(cursor.outlet.id, record));
+    let from = if first { Position::default() } else { cursor.position };
+    let choice = in_use(from, cursor.rules.clone(), chosen, &cursor.tenant, sink);
+    cursor.outlet.choices.push(choice);
+}
+
+impl Cursor {
     /// Goes on at the beginning of another generation.
     fn go_to(&mut self, position: Position) {
         self.position = position;
