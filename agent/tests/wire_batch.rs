@@ -1,4 +1,5 @@
 //! Entries in, sealed requests out, pieces finished: the batcher as the worker uses it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -119,16 +120,27 @@ fn new_streams_travel_alone_and_then_share() {
         add(&mut batcher, *stream, stream.0, "one");
     }
     assert!(batcher.seal(begin).is_none());
-    let batches = seal_all(&mut batcher, begin + SECOND);
-    assert_eq!(batches.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [1, 1, 1]);
+    let mut alone = seal_all(&mut batcher, begin + SECOND);
+    assert_eq!(alone.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [1, 1]);
+    // Two first ones at a time: a third must not keep known streams waiting.
+    let answered = alone.remove(0);
+    assert_eq!(done(&mut batcher, answered).len(), 1);
+    alone.extend(seal_all(&mut batcher, begin + SECOND));
+    assert_eq!(alone.len(), 2);
     // One request of a stream at a time: what comes meanwhile waits.
     for stream in &streams {
         add(&mut batcher, *stream, stream.0, "two");
     }
     batcher.seal(begin + SECOND);
-    assert!(seal_all(&mut batcher, begin + 3 * SECOND).is_empty());
+    let first = seal_all(&mut batcher, begin + 3 * SECOND);
+    assert_eq!(first.iter().map(|batch| batch.streams).collect::<Vec<_>>(), [1]);
     assert_eq!(batcher.next_due(begin + 3 * SECOND), None);
-    for batch in batches {
+    for batch in first {
+        done(&mut batcher, batch);
+    }
+    add(&mut batcher, streams[0], 0, "two");
+    batcher.seal(begin + SECOND);
+    for batch in alone {
         assert_eq!(done(&mut batcher, batch).len(), 1);
     }
     assert_eq!(batcher.next_due(begin + 3 * SECOND), Some(begin + 3 * SECOND));
@@ -141,7 +153,7 @@ fn new_streams_travel_alone_and_then_share() {
         add(&mut batcher, *stream, stream.0, "three");
     }
     batcher.seal(later);
-    assert_eq!(seal_all(&mut batcher, later + SECOND).len(), 3);
+    assert_eq!(seal_all(&mut batcher, later + SECOND).iter().map(|batch| batch.streams).sum::<u32>(), 2);
 }
 
 #[test]
@@ -178,18 +190,29 @@ fn a_heavy_stream_travels_alone_in_requests_of_their_size_one_at_a_time() {
 }
 
 #[test]
-fn four_requests_are_under_way_at_most() {
+fn four_requests_are_under_way_at_most_and_two_of_them_first_ones() {
     let mut batcher = batcher(16 * MIB, wide());
-    let now = Instant::now();
-    for n in 0..9 {
+    let begin = Instant::now();
+    let known: Vec<StreamId> =
+        (0..5).map(|n| warm(&mut batcher, "a", &format!("{{known=\"{n}\"}}"), begin)).collect();
+    for n in 0..5 {
         let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
         add(&mut batcher, stream, 1, "x");
     }
     batcher.drain();
+    let now = begin + 2 * SECOND;
     let mut under_way = seal_all(&mut batcher, now);
+    assert_eq!(under_way.len(), 2);
+    assert_eq!(batcher.next_due(now), None);
+    // Streams that Loki knows find the rest of the window.
+    let line = "x".repeat(300_000);
+    for stream in known {
+        add(&mut batcher, stream, 1, &line);
+    }
+    under_way.extend(seal_all(&mut batcher, now));
     assert_eq!(under_way.len(), 4);
     assert_eq!(batcher.next_due(now), None);
-    done(&mut batcher, under_way.pop().unwrap());
+    done(&mut batcher, under_way.remove(3));
     assert_eq!(seal_all(&mut batcher, now).len(), 1);
 }
 

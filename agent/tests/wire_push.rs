@@ -1,4 +1,5 @@
 //! Requests in, a Loki double's answers, acknowledgements out: every row of Loki's status codes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,13 +145,15 @@ fn status(status: u16, body: &str) -> Reply {
     Reply::Status(status, "", body.to_owned())
 }
 
+/// Answers before 204, requests in all, lines refused.
+type Row = (Vec<Reply>, usize, Vec<(&'static str, u64)>);
+
 #[tokio::test]
 async fn every_row_ends_with_every_line_stored_once_or_counted() {
     let html = "<html><h1>Error</h1></html>";
     let grpc = "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5 vs. 4)";
     let behind = "entry with timestamp x ignored, reason: 'entry too far behind, entry timestamp is: x, oldest acceptable timestamp is: y',\nuser 'ops', total ignored: 1 out of 2 for stream: {app=\"a\"}";
-    // (replies before 204, requests in all, refused)
-    let rows: Vec<(Vec<Reply>, usize, Vec<(&str, u64)>)> = vec![
+    let rows: Vec<Row> = vec![
         (vec![], 1, vec![]),
         (vec![status(260, "ingestion blocked for user 'ops' until x with status code '260'")], 2, vec![]),
         (vec![status(201, ""), status(200, html)], 3, vec![]),
@@ -445,5 +448,25 @@ async fn tls_is_verified_as_the_tenant_wants_it() {
                 assert!(message.contains(words), "{context}: {message}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_does_not_hide_behind_one_that_flows() {
+    let double = Double::deciding(|asked| {
+        let refused = asked.request.streams.iter().any(|stream| stream.labels == B);
+        let words = "maximum active stream limit exceeded when trying to create stream {app=\"b\"}, reduce";
+        if refused { status(429, words) } else { Reply::Stored }
+    })
+    .await;
+    let mut rig = Rig::new(TIMING, true);
+    rig.pushers.set_tenant(&in_force("ops", url(&double)));
+    rig.send(&key("ops"), &[(B, &["b1"])]);
+    let message = rig.problem(&key("ops"), ProblemReason::RateLimited).await;
+    assert!(message.contains("(429): maximum active stream limit exceeded"), "{message}");
+    for _ in 0..5 {
+        rig.send(&key("ops"), &[(A, &["a1"])]);
+        rig.outcome().await;
+        assert_eq!(rig.pushers.problems().len(), 1);
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct InFlight {
     pub(super) tenant: usize,
     pub(super) streams: Vec<StreamId>,
     pub(super) pieces: Vec<Finished>,
+    /// It is a stream's first.
+    pub(super) first: bool,
     /// Bytes of the body, taken from the pool.
     pub(super) held: usize,
 }
@@ -200,6 +202,7 @@ impl Batcher {
         if let Some(tenant) = self.tenants.get_mut(request.tenant) {
             tenant.used = tenant.used.saturating_sub(request.held);
             tenant.in_flight = tenant.in_flight.saturating_sub(1);
+            tenant.firsts = tenant.firsts.saturating_sub(usize::from(request.first));
         }
         for id in request.streams {
             if let Some(stream) = self.streams.get_mut(id) {

@@ -80,6 +80,7 @@ impl Batcher {
         let mut writer = self.compressor.begin(total, self.bodies.pop().unwrap_or_default());
         let mut pieces = Vec::new();
         let (mut lines, mut bytes, mut freed) = (0, 0, 0);
+        let mut first = false;
         for id in &streams {
             let Some(stream) = self.streams.get_mut(*id) else { continue };
             let Some(block) = stream.blocks.pop_front() else { continue };
@@ -91,6 +92,7 @@ impl Batcher {
             if let Some(tenant) = self.tenants.get(place) {
                 tenant.stream_sent(&mut stream.meter, block.bytes, now);
             }
+            first |= stream.travels_alone(now);
             stream.in_flight = true;
             stream.sealed_at = Some(now);
             stream.listed = !stream.blocks.is_empty();
@@ -111,10 +113,11 @@ impl Batcher {
             owner.waiting.retain(|id| all.get(*id).is_some_and(|stream| stream.listed));
             owner.used = (owner.used + held).saturating_sub(freed);
             owner.in_flight += 1;
+            owner.firsts += usize::from(first);
             owner.sent(bytes, now);
         }
         let count = u32::try_from(streams.len()).unwrap_or(u32::MAX);
-        self.in_flight.insert(id, InFlight { tenant: place, streams, pieces, held });
+        self.in_flight.insert(id, InFlight { tenant: place, streams, pieces, first, held });
         Batch { id, tenant, body, streams: count, lines, bytes, feedback }
     }
 
@@ -140,12 +143,16 @@ fn gather(tenant: &Tenant, streams: &Streams, now: Instant, candidates: &mut Vec
     for id in &tenant.waiting {
         let Some(stream) = streams.get(*id).filter(|stream| !stream.in_flight) else { continue };
         let Some(block) = stream.blocks.front() else { continue };
+        let alone = stream.travels_alone(now);
+        if alone && !tenant.has_first_window() {
+            continue;
+        }
         candidates.push(Candidate {
             stream: *id,
             bytes: stream.front_len(),
             opened: block.opened.unwrap_or(now),
             full: stream.blocks.len() > 1,
-            alone: stream.travels_alone(now),
+            alone,
             ready_at: tenant.stream_ready_at(stream.meter),
         });
     }

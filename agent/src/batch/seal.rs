@@ -69,8 +69,8 @@ impl Candidate {
 /// Chooses: the stream whose lines have waited longest decides; light ones take each other along.
 pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) -> Choice {
     candidates.sort_by_key(|candidate| candidate.opened);
-    let shares = |candidate: &&Candidate| !candidate.travels_alone() && candidate.is_ready(now);
-    let shared: usize = candidates.iter().filter(shares).map(|candidate| candidate.bytes).sum();
+    let is_company = |candidate: &&Candidate| !candidate.travels_alone() && candidate.is_ready(now);
+    let shared: usize = candidates.iter().filter(is_company).map(|candidate| candidate.bytes).sum();
     // Enough for a full request waits for nothing.
     let enough = shared >= rules.batch_bytes;
     let due = candidates.iter().find(|candidate| {
@@ -93,7 +93,7 @@ pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) 
     }
     let mut room = rules.batch_bytes;
     let mut streams = Vec::new();
-    for candidate in candidates.iter().filter(shares) {
+    for candidate in candidates.iter().filter(is_company) {
         // The first goes in any case: a single line may be longer than a request should be.
         if candidate.bytes <= room || streams.is_empty() {
             room = room.saturating_sub(candidate.bytes);

@@ -14,6 +14,9 @@ use super::pool::Pool;
 
 /// Requests of one tenant that are under way at most.
 const WINDOW: usize = 4;
+/// Those of them that may be streams' first ones: a tenant whose limit of streams is reached has them refused
+/// again and again, and the streams that Loki knows must flow on.
+const FIRST_WINDOW: usize = 2;
 /// Part of a limit that is used: other writers and rounding need the rest.
 const USED_PART: f64 = 0.8;
 /// Bytes of a block that its framing and labels may take.
@@ -32,6 +35,8 @@ pub(super) struct Tenant {
     pub(super) used: usize,
     /// Its requests under way.
     pub(super) in_flight: usize,
+    /// Those of them that are streams' first ones.
+    pub(super) firsts: usize,
     /// What the pusher says.
     pub(super) feedback: Arc<Feedback>,
     wait: Duration,
@@ -52,6 +57,7 @@ impl Tenant {
             waiting: Vec::new(),
             used: 0,
             in_flight: 0,
+            firsts: 0,
             feedback: Arc::new(Feedback::default()),
             wait: Duration::ZERO,
             batch_bytes: 0,
@@ -107,6 +113,11 @@ impl Tenant {
     /// Whether one more request may be under way.
     pub(super) fn has_window(&self) -> bool {
         self.in_flight < WINDOW
+    }
+
+    /// Whether one more stream's first request may be under way.
+    pub(super) fn has_first_window(&self) -> bool {
+        self.firsts < FIRST_WINDOW
     }
 
     /// When the tenant's rate allows the next request.

@@ -52,6 +52,9 @@ pub(super) enum Verdict {
     },
 }
 
+/// Loki takes no further stream of this tenant; those that it has still flow.
+pub(super) const STREAM_LIMIT: &str = "maximum active stream limit exceeded";
+
 /// Judges an answer.
 pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
     let text = String::from_utf8_lossy(answered.body);
@@ -94,8 +97,8 @@ fn bad_request(answered: &Answered<'_>, text: &str) -> Option<Verdict> {
 fn too_many(answered: &Answered<'_>, text: &str) -> Verdict {
     let (detail, about_streams) = if text.starts_with("ingestion rate limit exceeded") {
         ("ingestion rate limit exceeded", false)
-    } else if text.contains("maximum active stream limit exceeded") {
-        ("maximum active stream limit exceeded", true)
+    } else if text.contains(STREAM_LIMIT) {
+        (STREAM_LIMIT, true)
     } else if text.contains("er stream rate limit exceeded") {
         ("per stream rate limit exceeded", true)
     } else {

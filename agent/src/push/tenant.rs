@@ -5,18 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluice_engine::credentials::Credentials;
+use sluice_engine::document::Tenant as Document;
 use sluice_engine::key::Key;
 use sluice_engine::report::Problem;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::classify::{Answered, Verdict, classify};
+use super::classify::{Answered, STREAM_LIMIT, Verdict, classify};
 use super::client::{Answer, Client};
 use super::problem::{Cause, problem};
 use super::retry::Hold;
@@ -41,6 +42,9 @@ pub(super) struct Tenant {
     probe: Semaphore,
     window: Semaphore,
     gone: CancellationToken,
+    /// Requests that failed so often that the problem is told. Others succeed beside them when only some
+    /// streams are refused; the problem is over when there is none left.
+    troubled: AtomicUsize,
     unparsable_was_said: AtomicBool,
 }
 
@@ -58,9 +62,25 @@ enum Access {
 /// What a client was made of.
 #[derive(Clone, PartialEq, Eq)]
 struct Made {
-    hash: String,
+    tenant: Arc<Document>,
     version: String,
     credentials: Option<Arc<Credentials>>,
+}
+
+/// A request in trouble, for as long as it is.
+struct Trouble<'a>(&'a AtomicUsize);
+
+impl<'a> Trouble<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How a part of a request ended.
@@ -84,6 +104,7 @@ impl Tenant {
             probe: Semaphore::new(1),
             window: Semaphore::new(WINDOW),
             gone: CancellationToken::new(),
+            troubled: AtomicUsize::new(0),
             unparsable_was_said: AtomicBool::new(false),
         }
     }
@@ -91,7 +112,7 @@ impl Tenant {
     /// New content or credentials; the same once more keeps the connections.
     pub(super) fn set(&self, tenant: &TenantInForce) {
         let made = Made {
-            hash: tenant.tenant.hash.clone(),
+            tenant: Arc::clone(&tenant.tenant),
             version: tenant.version.clone(),
             credentials: tenant.credentials.clone(),
         };
@@ -146,13 +167,13 @@ impl Tenant {
         mut permit: Option<SemaphorePermit<'a>>,
         access: &mut watch::Receiver<Access>,
     ) -> Option<SemaphorePermit<'a>> {
-        let mut held = self.held.subscribe();
+        let mut state = self.held.subscribe();
         loop {
-            let hold = (*held.borrow_and_update())?;
+            let hold = (*state.borrow_and_update())?;
             if permit.is_none() {
                 tokio::select! {
                     acquired = self.probe.acquire() => permit = acquired.ok(),
-                    _ = held.changed() => {}
+                    _ = state.changed() => {}
                 }
                 continue;
             }
@@ -165,7 +186,7 @@ impl Tenant {
             tokio::select! {
                 () = tokio::time::sleep(pause) => return permit,
                 _ = access.changed() => return permit,
-                changed = held.changed() => if changed.is_err() { return permit },
+                changed = state.changed() => if changed.is_err() { return permit },
             }
         }
     }
@@ -175,6 +196,7 @@ impl Tenant {
         let mut access = self.access.subscribe();
         let mut permit = None;
         let mut attempt = 0;
+        let mut trouble = None;
         loop {
             permit = self.leave(permit, &mut access).await;
             let current = access.borrow_and_update().clone();
@@ -199,11 +221,13 @@ impl Tenant {
             match self.judge(&answer, part) {
                 Verdict::Acknowledged => {
                     feedback.answered(took);
+                    drop(trouble);
                     self.flows();
                     return Settled::Done(Vec::new());
                 }
                 Verdict::Rejected(refused) => {
                     feedback.answered(took);
+                    drop(trouble);
                     self.flows();
                     return Settled::Done(refused);
                 }
@@ -219,10 +243,12 @@ impl Tenant {
                 Verdict::Retry { cause, retry_after, oversize } => {
                     self.release();
                     permit = None;
-                    if cause.status == Some(429) {
+                    // Too many streams are not too many bytes.
+                    if cause.status == Some(429) && cause.detail != STREAM_LIMIT {
                         feedback.throttled();
                     }
                     if attempt >= QUIET_ATTEMPTS {
+                        trouble.get_or_insert_with(|| Trouble::new(&self.troubled));
                         self.say(Some(problem(cause, client.host())));
                         if oversize && part.lines > 1 {
                             return Settled::Halve("too_large");
@@ -250,7 +276,9 @@ impl Tenant {
 
     fn flows(&self) {
         self.release();
-        self.say(None);
+        if self.troubled.load(Ordering::Relaxed) == 0 {
+            self.say(None);
+        }
     }
 
     fn count(&self, answer: &Answer, bytes: usize, took: Duration, again: bool) {

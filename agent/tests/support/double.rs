@@ -148,7 +148,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, double: &Double,
         let except = match &reply {
             Reply::Stored => Some(None),
             Reply::StoredBut(text, ..) => Some(Some(*text)),
-            _ => None,
+            Reply::Status(..) | Reply::Cut | Reply::Silent(_) => None,
         };
         double.memory(|memory| {
             for stream in asked.request.streams.iter().filter(|_| except.is_some()) {
