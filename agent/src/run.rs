@@ -1,7 +1,6 @@
 //! Flags in, the agent's parts wired and running: one thread for everything that waits, one for the worker.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +9,23 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
 use self::path::DataPath;
+use self::ports::{bind, serve_plain, serve_status};
 use crate::cli::{self, LogFormat, Mode, Settings, Stop};
 use crate::config::InForce;
 use crate::config::cluster::{self, Source};
 use crate::config::keeper::Keeper;
 use crate::config::standalone::Files;
 use crate::metadata::{self, PodChange};
-use crate::status::admin::{self, Admin};
-use crate::status::listen;
-use crate::status::metrics::{self, Sources};
-use crate::status::report::{Identity, Reporter};
-use crate::status::server::{self, Shared};
 use crate::status::tls::TlsFiles;
 use crate::worker::Command;
 
 mod batches;
 mod path;
+mod ports;
 
 /// `EX_USAGE` of sysexits.h: settings that cannot work.
 const EX_USAGE: u8 = 64;
@@ -41,8 +37,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const STACK: usize = 512 << 10;
 /// For an answer of the API server.
 const READ_TIMEOUT: Duration = Duration::from_mins(5);
-/// How often lag is looked at.
-const TICK: Duration = Duration::from_secs(1);
 
 /// The agent's process, from its first line to its exit code.
 pub fn main() -> ExitCode {
@@ -248,71 +242,6 @@ async fn follow(path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
             path.forget_all_but(&last);
         }
     }
-}
-
-fn serve_plain(listener: TcpListener, path: &DataPath, in_force: &watch::Receiver<Arc<InForce>>) {
-    let (problems, pushed) = (path.clone(), path.clone());
-    let registry = metrics::registry(Sources {
-        figures: path.figures(),
-        in_force: in_force.clone(),
-        problems: Arc::new(move || problems.problems()),
-        pushed: Arc::new(move || pushed.pushed()),
-    });
-    let (alive, ready) = (path.clone(), in_force.clone());
-    let router = admin::router(Admin {
-        alive: Arc::new(move || alive.is_alive()),
-        ready: Arc::new(move || !ready.borrow().document.is_empty()),
-        registry: Arc::new(registry),
-    });
-    tokio::spawn(listen::serve(listener, None, router));
-}
-
-fn serve_status(
-    listener: TcpListener,
-    tls: TlsFiles,
-    settings: &Settings,
-    path: &DataPath,
-    in_force: &watch::Receiver<Arc<InForce>>,
-) {
-    let shared = Shared::new(Reporter::new(Identity {
-        process: rand::random(),
-        pod_uid: settings.pod_uid.clone(),
-        node: settings.node.clone(),
-    }));
-    let tls = Arc::new(tls);
-    let router = server::router(shared.clone(), Arc::clone(&tls));
-    tokio::spawn(listen::serve(listener, Some(tls), router));
-    tokio::spawn(report(shared, path.clone(), in_force.clone()));
-}
-
-/// Keeps the report up to date: at once when something changed, and each second since lag grows by itself.
-async fn report(shared: Shared, path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
-    let mut figures = path.figures();
-    let mut problems = path.problems_changed();
-    loop {
-        let (runs, counts) = (
-            Arc::clone(&in_force.borrow_and_update()),
-            Arc::clone(&figures.borrow_and_update()),
-        );
-        shared.update(|reporter, now| reporter.update(&runs, &counts, &path.problems(), now));
-        let alive = tokio::select! {
-            changed = in_force.changed() => changed.is_ok(),
-            changed = figures.changed() => changed.is_ok(),
-            changed = problems.changed() => changed.is_ok(),
-            () = sleep(TICK) => true,
-        };
-        if !alive {
-            return;
-        }
-    }
-}
-
-async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, End> {
-    listen::bind(address).await.map_err(|error| {
-        End::Settings(format!(
-            "{flag} {address}: {error}: give an address that is free on this host"
-        ))
-    })
 }
 
 struct Signals {
