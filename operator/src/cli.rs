@@ -45,12 +45,12 @@ pub struct Run {
     /// This process in the Lease; the pod's name.
     #[arg(long, env = "SLUICE_POD_NAME", default_value = "sluice-operator")]
     pub identity: String,
-    /// Namespaces where LokiTenants count; the operator's own when absent.
+    /// Namespaces where LokiTenants count, beside those of the settings; the operator's own without any.
     #[arg(long, env = "SLUICE_TENANT_NAMESPACES", value_delimiter = ',')]
     pub tenant_namespaces: Vec<String>,
     /// Ask for all namespaces first; false for authorizers where all does not imply each.
-    #[arg(long, env = "SLUICE_REVIEW_ALL_NAMESPACES", default_value_t = true, action = clap::ArgAction::Set)]
-    pub review_all_namespaces: bool,
+    #[arg(long, env = "SLUICE_REVIEW_ALL_NAMESPACES")]
+    pub review_all_namespaces: Option<bool>,
     /// Allow tenants on loopback and link-local addresses.
     #[arg(long, env = "SLUICE_ALLOW_LOCAL_ADDRESSES")]
     pub allow_local_addresses: bool,
@@ -59,7 +59,10 @@ pub struct Run {
     pub settings: Option<PathBuf>,
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     #[arg(long, env = "SLUICE_LISTEN", default_value = "[::]:8080")]
-    pub listen: String,
+    pub listen: std::net::SocketAddr,
+    /// What is logged, such as `debug` or `sluice_operator=trace`; the settings' level when absent.
+    #[arg(long, env = "SLUICE_LOG")]
+    pub log: Option<String>,
     /// Logs as JSON instead of text.
     #[arg(long, env = "SLUICE_LOG_JSON")]
     pub log_json: bool,

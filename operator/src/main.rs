@@ -3,13 +3,21 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sluice_operator::cli::{Cli, Command};
+use sluice_operator::cli::{self, Cli, Command};
+use sluice_operator::run;
 
-fn main() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
+    // kube and reqwest share one provider; with none chosen both panic.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("sluice-operator: a TLS provider was installed before main");
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let result: Result<(), Box<dyn std::error::Error>> = match cli.command {
-        Some(Command::Crds(args)) => sluice_operator::cli::write_crds(&args).map_err(Into::into),
-        Some(Command::Run(_)) | None => Ok(()),
+        Some(Command::Crds(args)) => cli::write_crds(&args).map_err(Into::into),
+        Some(Command::Run(flags)) => Box::pin(run::run(flags)).await.map_err(Into::into),
+        None => Box::pin(run::run(cli.run)).await.map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,1 +1,257 @@
-//! logpipeline: see the crate's layout.
+//! One `LogPipeline` in; its share of the fleet and its status out.
+//!
+//! `validate → authorize → resolve → (share) → status`, all pure; this driver gathers the facts, leaves the
+//! share, and writes the status where it differs.
+
+pub mod authorize;
+pub mod nodes;
+pub mod resolve;
+pub mod status;
+pub mod touched;
+pub mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource as _};
+use sluice_engine::key::Key;
+use sluice_engine::pointer::Denial;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::admin::Metrics;
+use crate::api::LogPipeline;
+use crate::api::conditions::reasons;
+use crate::api::logpipeline::LogPipelineStatus;
+use crate::api::verdict::Moment;
+use crate::api::writer::{Writer, Written};
+use crate::cluster::events::Events;
+use crate::fleet::desired::{Desired, PipelineShare};
+use crate::fleet::observed::Observed;
+use crate::reviews::Reviews;
+use crate::tenant::book::Book;
+use crate::tenant::key_of;
+use crate::tenant::validate::Rejection;
+use authorize::{Authorized, Facts, NamespaceFact};
+use resolve::Resolved;
+
+/// How long unknown answers are waited for before a pipeline goes on without them.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long after its start a leader waits for the nodes before it writes what it does not see.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+
+/// A pipeline, or what could not be read as one.
+pub type Object = DeserializeGuard<LogPipeline>;
+
+/// What the controller works with.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Pipelines that exist.
+    pub pipelines: Store<Object>,
+    /// Namespaces that exist.
+    pub namespaces: Mutex<Arc<BTreeMap<String, NamespaceFact>>>,
+    /// `ServiceAccount`s that exist.
+    pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    /// The answers of reviews.
+    pub reviews: Reviews,
+    /// What tenants say of themselves.
+    pub book: Book,
+    /// Where the fleet learns of pipelines.
+    pub desired: Desired,
+    /// What the agents say.
+    pub observed: watch::Receiver<Arc<Observed>>,
+    /// Writes status.
+    pub writer: Writer,
+    /// Publishes events.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+    /// When this process became leader.
+    pub started: Instant,
+    /// Which pipelines have been decided about, and since when others wait.
+    pub progress: Mutex<Progress>,
+}
+
+/// How far the pipelines are.
+#[derive(Debug, Default)]
+pub struct Progress {
+    decided: BTreeSet<Key>,
+    waiting: BTreeMap<Key, Instant>,
+}
+
+impl Context {
+    /// Whether every pipeline has been decided about: the fleet may act on what is wanted.
+    pub fn is_settled(&self) -> bool {
+        let progress = self.progress();
+        self.pipelines.state().iter().all(|object| progress.decided.contains(&key_of(object.as_ref())))
+    }
+
+    /// Whether a pipeline may go on with what is known.
+    fn decide(&self, key: &Key, pending: bool) -> bool {
+        let mut progress = self.progress();
+        let since = *progress.waiting.entry(key.clone()).or_insert_with(Instant::now);
+        if pending && since.elapsed() < PATIENCE {
+            return false;
+        }
+        if !pending {
+            progress.waiting.remove(key);
+        }
+        progress.decided.insert(key.clone());
+        true
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespaces(&self) -> Arc<BTreeMap<String, NamespaceFact>> {
+        Arc::clone(&self.namespaces.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The status could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the status cannot be written: {0}")]
+pub struct Error(#[source] kube::Error);
+
+/// Reconciles one pipeline.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, Error> {
+    let began = Instant::now();
+    let key = key_of(object.as_ref());
+    let validated = match &object.0 {
+        Ok(pipeline) => validate::validate(pipeline),
+        Err(invalid) => Err(Rejection::new(reasons::INVALID, format!("the object cannot be read: {}", invalid.error))),
+    };
+    let old = object.0.as_ref().ok().and_then(|pipeline| pipeline.status.clone()).unwrap_or_default();
+    let moment = Moment {
+        old: &old.conditions,
+        generation: object.meta().generation.unwrap_or_default(),
+        now: Timestamp::now(),
+    };
+    let new = match validated {
+        Err(rejection) => {
+            refuse(&key, &context);
+            status::rejected(&rejection, &moment)
+        }
+        Ok(validated) => {
+            let namespaces = context.namespaces();
+            let authorized = authorize(validated, &namespaces, &context);
+            if !context.decide(&key, authorized.pending) {
+                return Ok(Action::requeue(Duration::from_millis(500)));
+            }
+            let resolved = resolve::resolve(authorized, &namespaces, &|tenant| context.book.get(tenant));
+            share(&key, &resolved, &context);
+            let observed = Arc::clone(&context.observed.borrow());
+            if is_first_look(&observed, &old, &moment, &context) {
+                return Ok(Action::requeue(Duration::from_secs(2)));
+            }
+            status::status(&resolved, &observed, &old, &moment)
+        }
+    };
+    let written = write(&object, &key, &context, &old, &new).await?;
+    context.metrics.reconciled("LogPipeline", began.elapsed());
+    let again = Duration::from_secs(if new.diagnosis.is_some() { 20 } else { 300 });
+    Ok(Action::requeue(match written {
+        Written::Later(rest) => rest.min(again),
+        Written::Same | Written::Now => again,
+    }))
+}
+
+fn authorize(
+    validated: validate::Validated,
+    namespaces: &BTreeMap<String, NamespaceFact>,
+    context: &Context,
+) -> Authorized {
+    let account = validated.account.clone();
+    let selected = authorize::selected(&validated.selection, namespaces);
+    context.reviews.want(&validated.entry.name, &account, &selected);
+    let reference = ObjectRef::new(&account.name).within(&account.namespace);
+    let facts = Facts {
+        namespaces,
+        account: context.accounts.get(&reference).is_some(),
+        allowed: &|namespace| context.reviews.allowed(&account, namespace),
+    };
+    authorize::authorize(validated, &facts)
+}
+
+fn share(key: &Key, resolved: &Resolved, context: &Context) {
+    let mentions = resolved.authorized.validated.entry.tenants.iter().cloned().collect();
+    let served = resolved.tenants.iter().map(|tenant| tenant.key.clone()).collect();
+    context.desired.set_pipeline(key, Some(resolved.share.clone()));
+    context.book.refer(key, mentions, served);
+}
+
+fn refuse(key: &Key, context: &Context) {
+    context.decide(key, false);
+    context.desired.set_pipeline(key, Some(tombstone(key)));
+    context.reviews.forget(key);
+    context.book.forget(key);
+}
+
+fn tombstone(key: &Key) -> PipelineShare {
+    PipelineShare { pipeline: None, deny: vec![Denial { pipeline: key.clone(), namespace: None }] }
+}
+
+/// Whether a new leader has not seen the nodes yet, while the status of its predecessor still tells.
+fn is_first_look(observed: &Observed, old: &LogPipelineStatus, moment: &Moment<'_>, context: &Context) -> bool {
+    observed.document.is_empty()
+        && old.observed_generation == Some(moment.generation)
+        && context.started.elapsed() < FIRST_LOOK
+}
+
+async fn write(
+    object: &Object,
+    key: &Key,
+    context: &Context,
+    old: &LogPipelineStatus,
+    new: &LogPipelineStatus,
+) -> Result<Written, Error> {
+    let written = match context.writer.write::<LogPipeline, _>(&context.client, key, old, new).await {
+        // It was deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Written::Same,
+        other => other.map_err(Error)?,
+    };
+    if written == Written::Now {
+        context.metrics.wrote("LogPipeline");
+        context.events.ready_changed(&object.object_ref(&()), &old.conditions, &new.conditions).await;
+    }
+    Ok(written)
+}
+
+/// What to do after an error.
+#[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
+pub fn error_policy(object: Arc<Object>, error: &Error, context: Arc<Context>) -> Action {
+    context.metrics.failed("LogPipeline", "write");
+    tracing::warn!(%error, pipeline = %key_of(object.as_ref()), "a pipeline could not be reconciled");
+    Action::requeue(Duration::from_secs(5))
+}
+
+/// A pipeline is gone: it is denied at once, and forgotten when every node has had time to act.
+pub fn gone(key: &Key, context: &Arc<Context>) {
+    context.reviews.forget(key);
+    context.book.forget(key);
+    context.writer.forget(key);
+    {
+        let mut progress = context.progress();
+        progress.decided.remove(key);
+        progress.waiting.remove(key);
+    }
+    context.desired.set_pipeline(key, Some(tombstone(key)));
+    let (key, context) = (key.clone(), Arc::clone(context));
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        if context.pipelines.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_none() {
+            context.desired.set_pipeline(&key, None);
+        }
+    });
+}

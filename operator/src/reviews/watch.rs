@@ -34,7 +34,6 @@ pub async fn follow<K>(
 {
     let stream = watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear());
     let mut stream = std::pin::pin!(stream);
-    let mut read = false;
     while let Some(event) = stream.next().await {
         let event = match event {
             Ok(event) => event,
@@ -48,12 +47,7 @@ pub async fn follow<K>(
         }
         match &event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => changed(Change::Object(object)),
-            watcher::Event::InitDone => {
-                if read {
-                    changed(Change::All);
-                }
-                read = true;
-            }
+            watcher::Event::InitDone => changed(Change::All),
             watcher::Event::Init | watcher::Event::InitApply(_) => {}
         }
     }

@@ -1,1 +1,260 @@
-//! tenant: see the crate's layout.
+//! One `LokiTenant` in; its share of the fleet, what pipelines may know of it, and its status out.
+//!
+//! `validate → resolve → (share) → reach → status`: [`validate`] and [`status`] are pure, [`resolve`] reads
+//! Secrets of the tenant's own namespace, [`reach`] asks its Loki.
+
+pub mod book;
+pub mod reach;
+pub mod resolve;
+pub mod status;
+pub mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::Store;
+use kube::{Client, Resource as _, ResourceExt as _};
+use sluice_engine::key::Key;
+use sluice_engine::loki;
+use sluice_engine::report::{Problem, ProblemReason};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::admin::Metrics;
+use crate::api::LokiTenant;
+use crate::api::conditions::reasons;
+use crate::api::lokitenant::LokiTenantStatus;
+use crate::api::verdict::{Moment, Verdict};
+use crate::api::writer::{Writer, Written};
+use crate::cluster::events::Events;
+use crate::fleet::desired::{Desired, TenantShare};
+use crate::fleet::observed::Observed;
+use book::{Book, Facts};
+use resolve::Resolved;
+use status::Findings;
+use validate::Rejection;
+
+/// How often a Loki is asked.
+const PROBE: Duration = Duration::from_secs(15);
+/// How soon it is asked again when it did not answer once.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What the controller works with.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Namespaces where tenants count.
+    pub namespaces: BTreeSet<String>,
+    /// Whether loopback and link-local addresses may be used.
+    pub allow_local: bool,
+    /// Labelled Secrets by namespace.
+    pub secrets: BTreeMap<String, Store<Secret>>,
+    /// Where pipelines learn of tenants.
+    pub book: Book,
+    /// Where the fleet learns of them.
+    pub desired: Desired,
+    /// What the agents say.
+    pub observed: watch::Receiver<Arc<Observed>>,
+    /// Writes status.
+    pub writer: Writer,
+    /// Publishes events.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+    /// What each Loki said last.
+    pub probes: Mutex<BTreeMap<Key, Probe>>,
+}
+
+/// What a Loki said last.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    asked: Resolved,
+    at: Instant,
+    problem: Option<Problem>,
+    failures: u32,
+}
+
+/// A reconciliation that has to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A Secret could not be looked up.
+    #[error("Secrets cannot be read: {0}")]
+    Resolve(#[source] kube::Error),
+    /// The status could not be written.
+    #[error("the status cannot be written: {0}")]
+    Write(#[source] kube::Error),
+}
+
+/// Reconciles one tenant.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn reconcile(object: Arc<DeserializeGuard<LokiTenant>>, context: Arc<Context>) -> Result<Action, Error> {
+    let began = Instant::now();
+    let key = key_of(object.as_ref());
+    let (findings, again) = judge(&object, &key, &context).await?;
+    let trouble = findings.ready();
+    let mut facts = context.book.get(&key).unwrap_or_default();
+    facts.trouble = (trouble.standing == crate::api::verdict::Standing::False).then_some(trouble.reason);
+    context.book.publish(&key, Some(facts));
+
+    let old = object.0.as_ref().ok().and_then(|tenant| tenant.status.clone()).unwrap_or_default();
+    let moment = Moment {
+        old: &old.conditions,
+        generation: object.meta().generation.unwrap_or_default(),
+        now: Timestamp::now(),
+    };
+    let new = status::status(&findings, &moment);
+    let written = write(&object, &key, &context, &old, &new).await?;
+    context.metrics.reconciled("LokiTenant", began.elapsed());
+    Ok(Action::requeue(match written {
+        Written::Later(rest) => rest.min(again),
+        Written::Same | Written::Now => again,
+    }))
+}
+
+async fn write(
+    object: &DeserializeGuard<LokiTenant>,
+    key: &Key,
+    context: &Context,
+    old: &LokiTenantStatus,
+    new: &LokiTenantStatus,
+) -> Result<Written, Error> {
+    let written = context.writer.write::<LokiTenant, _>(&context.client, key, old, new).await;
+    let written = match written {
+        // It was deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Written::Same,
+        other => other.map_err(Error::Write)?,
+    };
+    if written == Written::Now {
+        context.metrics.wrote("LokiTenant");
+        context.events.ready_changed(&object.object_ref(&()), &old.conditions, &new.conditions).await;
+    }
+    Ok(written)
+}
+
+async fn judge(
+    object: &DeserializeGuard<LokiTenant>,
+    key: &Key,
+    context: &Context,
+) -> Result<(Findings, Duration), Error> {
+    let validated = match &object.0 {
+        Ok(tenant) => validate::validate(tenant, &context.namespaces),
+        Err(invalid) => Err(Rejection::new(reasons::INVALID, format!("the object cannot be read: {}", invalid.error))),
+    };
+    let mut findings = Findings {
+        accepted: Verdict::yes(reasons::ACCEPTED, "the spec is valid"),
+        resolved: Verdict::pending("the spec is not accepted"),
+        reachable: Verdict::pending("not asked yet"),
+        push_url: None,
+        pipelines: context.book.pipelines(key),
+    };
+    let validated = match validated {
+        Ok(validated) => validated,
+        Err(rejection) => {
+            withdraw(key, context, Facts::default());
+            findings.accepted = Verdict::no(rejection.reason, rejection.message);
+            return Ok((findings, Duration::from_secs(300)));
+        }
+    };
+    findings.push_url = Some(validated.entry.push_url.clone());
+    let allowed = validated.allowed.clone();
+    let secrets = resolve::look_up(&context.client, context.secrets.get(&key.namespace), &validated)
+        .await
+        .map_err(Error::Resolve)?;
+    let resolved = match resolve::resolve(validated, &secrets) {
+        Ok(resolved) => resolved,
+        Err(rejection) => {
+            withdraw(key, context, Facts { allowed, ..Facts::default() });
+            findings.resolved = Verdict::no(rejection.reason, rejection.message);
+            return Ok((findings, PROBE));
+        }
+    };
+    findings.resolved = Verdict::yes(reasons::RESOLVED_REFS, "all references are resolved");
+    share(key, context, &resolved);
+    let (problem, again) = probe(key, context, &resolved).await;
+    let reported = status::reported(&context.observed.borrow(), key, &resolved.entry.hash);
+    findings.reachable = match problem.or(reported) {
+        Some(problem) => status::unreachable(&problem),
+        None => {
+            let labels = loki::labels_url(&resolved.entry.push_url);
+            Verdict::yes(reasons::REACHABLE, format!("Loki answers at {labels}"))
+        }
+    };
+    Ok((findings, again))
+}
+
+fn share(key: &Key, context: &Context, resolved: &Resolved) {
+    let facts = context.book.get(key).unwrap_or_default();
+    let hash = Some(resolved.entry.hash.clone());
+    context.book.publish(key, Some(Facts { allowed: resolved.allowed.clone(), hash, ..facts }));
+    let share = TenantShare { tenant: resolved.entry.clone(), credentials: resolved.credentials.clone() };
+    context.desired.set_tenant(key, Some(share));
+}
+
+fn withdraw(key: &Key, context: &Context, facts: Facts) {
+    let trouble = context.book.get(key).and_then(|facts| facts.trouble);
+    context.book.publish(key, Some(Facts { trouble, ..facts }));
+    context.desired.set_tenant(key, None);
+}
+
+/// What a Loki says, asked anew when the last answer is old or was given to other credentials. One failure
+/// after a success is not believed at once.
+async fn probe(key: &Key, context: &Context, resolved: &Resolved) -> (Option<Problem>, Duration) {
+    let last = context.probes.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+    let last = last.filter(|last| last.asked == *resolved);
+    if let Some(last) = &last {
+        let rest = next(last).saturating_sub(last.at.elapsed());
+        if !rest.is_zero() {
+            return (last.problem.clone(), rest);
+        }
+    }
+    let said = reach::reach(resolved, context.allow_local).await;
+    let failures = said.as_ref().map_or(0, |_| last.as_ref().map_or(0, |last| last.failures) + 1);
+    let doubtful = failures == 1
+        && last.as_ref().is_some_and(|last| last.problem.is_none())
+        && said.as_ref().is_some_and(|problem| is_passing(problem.reason));
+    let problem = if doubtful { None } else { said };
+    let probe = Probe { asked: resolved.clone(), at: Instant::now(), problem: problem.clone(), failures };
+    let again = next(&probe);
+    context.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), probe);
+    (problem, again)
+}
+
+fn next(probe: &Probe) -> Duration {
+    if probe.failures == 1 { AGAIN } else { PROBE }
+}
+
+fn is_passing(reason: ProblemReason) -> bool {
+    matches!(reason, ProblemReason::AddressNotFound | ProblemReason::Unreachable | ProblemReason::ServerError)
+}
+
+/// What to do after an error.
+#[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
+pub fn error_policy(object: Arc<DeserializeGuard<LokiTenant>>, error: &Error, context: Arc<Context>) -> Action {
+    let class = match error {
+        Error::Resolve(_) => "resolve",
+        Error::Write(_) => "write",
+    };
+    context.metrics.failed("LokiTenant", class);
+    tracing::warn!(%error, tenant = %key_of(object.as_ref()), "a tenant could not be reconciled");
+    Action::requeue(Duration::from_secs(5))
+}
+
+/// A tenant is gone.
+pub fn gone(key: &Key, context: &Context) {
+    context.desired.set_tenant(key, None);
+    context.book.publish(key, None);
+    context.writer.forget(key);
+    context.probes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+}
+
+/// Namespace and name of an object.
+pub fn key_of<K: kube::Resource>(object: &K) -> Key {
+    Key::new(object.namespace().unwrap_or_default(), object.name_any())
+}
