@@ -25,7 +25,9 @@ pub fn render(package: &Package, shares: &Shares, namespace: &str, owner: &Owner
             continue;
         };
         let json = serde_json::to_vec(credentials).unwrap_or_default();
-        let shard = by_secret.entry(credentials_secret(&share.tenant.uid)).or_default();
+        let shard = by_secret
+            .entry(credentials_secret(&share.tenant.uid))
+            .or_default();
         shard.insert(share.tenant.uid.clone(), ByteString(json));
     }
     by_secret
