@@ -23,20 +23,21 @@ deny: ## which crates may be linked, and under which licences
 	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
 generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
-	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds
-	for copy in charts/sluice/crds config/crd; do install -D --mode=644 --target-directory=$$copy crds/*.yaml; done
+	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds --docs docs/crds.md
+	charts/generate.sh
 check-generated: generate ## fail where a generated file is not what the types say
-	git diff --exit-code -- crds charts config
+	git diff --exit-code -- crds charts config docs/crds.md
 
 ##@ Tests
 test: ## every suite in order, each with its time
 	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
-test-api: deps tools ## API: the operator beside a real API server and etcd
-	$(ENV) cargo test -p sluice-operator --test api --locked
+test-api: deps tools ## API: operator and agent beside a real API server and etcd
+	cargo test -p sluice-operator --test api --test fleet_live --locked
+	cargo test -p sluice-agent --test control_cluster --locked
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
-	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1
+	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture
 bench: ## speed beside a program that does the least possible
 	bench/run
 

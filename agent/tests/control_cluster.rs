@@ -250,7 +250,6 @@ fn begin(server: &Server, state: &Path) -> (watch::Receiver<Arc<InForce>>, tokio
 }
 
 #[tokio::test]
-#[ignore = "starts etcd and kube-apiserver: e2e/cluster/tools/build.sh, then cargo test -- --ignored"]
 async fn the_pointer_is_followed_through_an_outage() {
     let mut server = Server::start().await;
     let client = server.client();
@@ -319,7 +318,6 @@ async fn the_pointer_is_followed_through_an_outage() {
 }
 
 #[tokio::test]
-#[ignore = "starts etcd and kube-apiserver: e2e/cluster/tools/build.sh, then cargo test -- --ignored"]
 async fn the_nodes_pods_are_followed_through_an_outage() {
     let mut server = Server::start().await;
     let api: Api<Pod> = Api::namespaced(server.client(), "default");
