@@ -223,7 +223,7 @@ impl World {
                     self.turn();
                 }
             }
-            _ => {}
+            Op::Rotate(_) | Op::DeleteOldest | Op::Restart | Op::Ack(_) => {}
         }
     }
 

@@ -185,31 +185,48 @@ impl Joiner {
             return Ok(());
         }
 
-        let (mut part, mut rest, mut sequence) = (part, content, 0);
-        let mut line_mark = mark;
-        let mut cut = |part: u32, mark: Mark, bytes: &[&[u8]]| {
-            if sequence >= self.taken {
+        self.cut(piece, now, emit)
+    }
+
+    /// Adds a piece that makes its line too long, or ends one that is, and emits the parts.
+    fn cut(
+        &mut self,
+        piece: &Piece<'_>,
+        now: Instant,
+        mut emit: impl FnMut(&Part<'_>) -> Result<(), NoRoom>,
+    ) -> Result<(), NoRoom> {
+        let Some(slot) = self.slots.get_mut(usize::from(piece.slot)) else {
+            return Ok(());
+        };
+        let number = piece.slot;
+        let (open, mut part, timestamp, mut mark) = match slot {
+            Some(open) => (open.content.as_slice(), open.part, open.timestamp, open.mark),
+            None => (&[][..], 1, piece.timestamp, piece.mark),
+        };
+        let room = self.max_line - MARK;
+        let (taken, mut sequence) = (&mut self.taken, 0);
+        let mut put = |part: u32, mark: Mark, first: &[u8], second: &[u8]| {
+            if sequence >= *taken {
                 let suffix = suffix(part);
-                let [first, second] = *bytes else { return Ok(()) };
-                let line = [first, second, suffix.as_bytes()];
                 emit(&Part {
                     slot: number,
                     timestamp,
                     mark,
-                    line: &line,
+                    line: &[first, second, suffix.as_bytes()],
                 })?;
-                self.taken += 1;
+                *taken += 1;
             }
             sequence += 1;
             Ok(())
         };
-        if total <= room {
+        let mut rest = piece.content;
+        if open.len() + rest.len() <= room {
             // The last part, and what is open fits into it.
-            cut(part, mark, &[open, content])?;
+            put(part, mark, open, rest)?;
             rest = &[];
         } else {
             if !open.is_empty() {
-                cut(part, mark, &[open, &[]])?;
+                put(part, mark, open, &[])?;
                 part += 1;
             }
             if !piece.continues {
@@ -219,7 +236,7 @@ impl Joiner {
                     part,
                     timestamp,
                 });
-                line_mark = if part > 1 {
+                mark = if part > 1 {
                     Mark {
                         resume,
                         ..piece.start
@@ -230,23 +247,24 @@ impl Joiner {
             }
             while rest.len() > room {
                 let (head, tail) = rest.split_at(boundary(rest, room));
-                cut(part, line_mark, &[head, &[]])?;
+                put(part, mark, head, &[])?;
                 part += 1;
                 rest = tail;
             }
-            if !more && !rest.is_empty() {
-                cut(part, line_mark, &[rest, &[]])?;
+            if !piece.more && !rest.is_empty() {
+                put(part, mark, rest, &[])?;
             }
         }
         self.taken = 0;
-        *slot = more.then(|| Open {
-            mark: line_mark,
+        let open = || Open {
+            mark,
             end: piece.end,
             since: now,
             part,
             timestamp,
             content: rest.to_vec(),
-        });
+        };
+        *slot = piece.more.then(open);
         Ok(())
     }
 

@@ -5,38 +5,17 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use super::compressed::{self, Compressed};
-use super::fingerprint::{Fingerprint, HEAD};
+use super::fingerprint::Fingerprint;
+use super::generation::{Generation, read_fully};
 use super::position::Position;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
 
 /// How long the runtime may go on writing into a renamed file after the new one got its first line.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// One file's content, under whatever names.
-#[derive(Debug)]
-pub struct Generation {
-    /// See [`Position::generation`].
-    pub number: u32,
-    /// The container's restart count.
-    pub restart: u32,
-    /// Its name now; `None` once it has none.
-    name: Option<LogName>,
-    file: Option<File>,
-    gz: bool,
-    device: u64,
-    inode: u64,
-    print: Fingerprint,
-    /// It was rewritten: what it held is gone, another generation stands for the new content.
-    replaced: bool,
-    /// It had the tip's name while this process ran, so the runtime may still write to it.
-    was_tip: bool,
-    superseded: Option<Instant>,
-}
 
 /// What follows after a generation's last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -452,55 +431,4 @@ impl Chain {
             .filter(|generation| generation.file.is_some())
             .count()
     }
-}
-
-impl Generation {
-    /// Takes the fingerprint of a file that may have grown since.
-    fn refresh(&mut self) {
-        if usize::from(self.print.len) < HEAD
-            && !self.replaced
-            && let Ok(head) = self.head()
-            && head.len() > usize::from(self.print.len)
-        {
-            self.print = Fingerprint::of(&head);
-        }
-    }
-
-    fn head(&self) -> io::Result<Vec<u8>> {
-        let Some(file) = &self.file else {
-            return Ok(Vec::new());
-        };
-        if self.gz {
-            return compressed::head(file);
-        }
-        let mut head = vec![0; HEAD];
-        let read = read_fully(file, 0, &mut head)?;
-        head.truncate(read);
-        Ok(head)
-    }
-
-    fn plain_len(&self) -> Option<u64> {
-        if self.gz {
-            None
-        } else {
-            Some(self.file.as_ref()?.metadata().ok()?.len())
-        }
-    }
-
-    fn has_bytes(&self) -> bool {
-        !self.replaced && self.plain_len().is_none_or(|len| len > 0)
-    }
-}
-
-fn read_fully(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-    let mut read = 0;
-    while let Some(rest) = into.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + read as u64) {
-            Ok(0) => break,
-            Ok(more) => read += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }

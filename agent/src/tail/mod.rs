@@ -3,4 +3,5 @@
 pub mod chain;
 pub mod compressed;
 pub mod fingerprint;
+pub mod generation;
 pub mod position;

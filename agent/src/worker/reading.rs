@@ -14,7 +14,9 @@ use crate::checkpoint::journal::Journal;
 use crate::checkpoint::record::{LabelChoice, Record};
 use crate::discover::watch::Target;
 use crate::metadata::PodFacts;
-use crate::tail::chain::Next;
+use crate::parse::join::NoRoom;
+use crate::status::figures::Figures;
+use crate::tail::chain::{Chain, Next};
 use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
@@ -135,21 +137,12 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get_mut(&cursor.container) else {
             return Step::Finished;
         };
-        let sink = &mut self.sink;
-        let Some(number) = container
-            .chain
+        let chain = &mut container.chain;
+        let number = chain
             .at_or_after(cursor.position.generation)
-            .map(|g| g.number)
-        else {
-            if !container.gone {
-                return Step::AtEnd;
-            }
-            let ended = cursor.end_long(sink).and_then(|()| cursor.flush_all(sink));
-            return if ended.is_ok() {
-                Step::Finished
-            } else {
-                Step::NoRoom
-            };
+            .map(|generation| generation.number);
+        let Some(number) = number else {
+            return without_file(cursor, container, &mut self.sink);
         };
         if number > cursor.position.generation {
             cursor.go_to(Position {
@@ -158,11 +151,7 @@ impl<S: Sink> Core<S> {
             });
         }
         let offset = cursor.position.offset;
-
-        let read = match container
-            .chain
-            .read(number, offset, &mut self.buffer, &mut cursor.reader)
-        {
+        let read = match chain.read(number, offset, &mut self.buffer, &mut cursor.reader) {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(container = %container.key, %error, "a log file cannot be read");
@@ -170,50 +159,37 @@ impl<S: Sink> Core<S> {
             }
         };
         cursor.last_read = now;
-        let rewritten = if read == 0 {
-            container.chain.is_shorter(number, offset)
-        } else {
-            cursor.verify && !container.chain.continues(number, offset, &cursor.tail)
-        };
-        cursor.verify = false;
-        if rewritten {
+        if cursor.was_rewritten(chain, number, read) {
             tracing::warn!(container = %container.key, offset, "a log file was cut or rewritten: read from its beginning");
             *self.figures.resets.entry("file_rewritten").or_default() += 1;
-            container.chain.replace(number);
+            chain.replace(number);
             return Step::Read(1);
         }
-
-        if read > 0
-            && cursor
-                .outlet
-                .choices
-                .last()
-                .is_none_or(|choice| choice.rules != cursor.rules)
-        {
+        if read > 0 && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
             let facts = self.pods.get(&container.pod.uid);
-            let limits = &lane.tenant.limits;
+            let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,
                 container,
                 facts,
-                &self.settings.node_name,
+                node,
                 limits,
                 &mut self.journal,
-                sink,
+                &mut self.sink,
             );
         }
 
         let full = read == BUFFER;
-        let data = self.buffer.get(..read).unwrap_or_default();
         let modified = if cursor.previous.is_none() {
             container.chain.modified(number)
         } else {
             None
         };
-        let chunk = Chunk {
+        let data = self.buffer.get(..read).unwrap_or_default();
+        let mut chunk = Chunk {
             data,
             generation: number,
             offset,
@@ -221,10 +197,7 @@ impl<S: Sink> Core<S> {
             last: false,
             modified,
         };
-        let malformed = cursor.malformed;
-        let (taken, no_room) = cursor.consume(&chunk, sink, now);
-        self.figures.malformed_lines += cursor.malformed - malformed;
-        self.figures.read_bytes += taken as u64;
+        let (taken, no_room) = take(cursor, &chunk, &mut self.sink, &mut self.figures, now);
         if taken > 0 {
             container.last_growth = now;
             container.next_poll = Some(container.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
@@ -236,47 +209,76 @@ impl<S: Sink> Core<S> {
         if full {
             return Step::Read(taken.max(1));
         }
+        chunk.data = data.get(taken..).unwrap_or_default();
+        chunk.offset += taken as u64;
+        at_end_of_file(cursor, container, chunk, &mut self.sink, &mut self.figures, now)
+    }
+}
 
-        // The file's end, for now or for ever.
-        let next = container.chain.after(number, now);
-        if next == Next::Stay && !container.gone {
-            return Step::AtEnd;
-        }
-        let rest = data.get(taken..).unwrap_or_default();
-        let offset = offset + taken as u64;
-        let chunk = Chunk {
-            data: rest,
-            generation: number,
-            offset,
-            full: false,
-            last: true,
-            modified,
-        };
-        let malformed = cursor.malformed;
-        let (taken, no_room) = cursor.consume(&chunk, sink, now);
-        self.figures.malformed_lines += cursor.malformed - malformed;
-        self.figures.read_bytes += taken as u64;
-        if no_room || cursor.end_long(sink).is_err() {
-            return Step::NoRoom;
-        }
-        let over = match next {
-            Next::Stay => true,
-            Next::Move { restarted, .. } => restarted,
-        };
-        if over && cursor.flush_all(sink).is_err() {
-            return Step::NoRoom;
-        }
-        match next {
-            Next::Stay => Step::Finished,
-            Next::Move { number, .. } => {
-                cursor.go_to(Position {
-                    generation: number,
-                    offset: 0,
-                });
-                Step::Read(taken.max(1))
-            }
+/// There is no file at or behind the cursor's position.
+fn without_file<S: Sink>(cursor: &mut Cursor, container: &Container, sink: &mut S) -> Step {
+    if !container.gone {
+        return Step::AtEnd;
+    }
+    match cursor.end_long(sink).and_then(|()| cursor.flush_all(sink)) {
+        Ok(()) => Step::Finished,
+        Err(NoRoom) => Step::NoRoom,
+    }
+}
+
+/// The cursor has read all there is of its file; `chunk` is a rest without line feed. Goes on with the next
+/// file when this one is complete.
+fn at_end_of_file<S: Sink>(
+    cursor: &mut Cursor,
+    container: &mut Container,
+    chunk: Chunk<'_>,
+    sink: &mut S,
+    figures: &mut Figures,
+    now: Instant,
+) -> Step {
+    let next = container.chain.after(chunk.generation, now);
+    if next == Next::Stay && !container.gone {
+        return Step::AtEnd;
+    }
+    let chunk = Chunk {
+        full: false,
+        last: true,
+        ..chunk
+    };
+    let (taken, no_room) = take(cursor, &chunk, sink, figures, now);
+    if no_room || cursor.end_long(sink).is_err() {
+        return Step::NoRoom;
+    }
+    // Nobody is left who would end these lines.
+    let over = matches!(next, Next::Stay | Next::Move { restarted: true, .. });
+    if over && cursor.flush_all(sink).is_err() {
+        return Step::NoRoom;
+    }
+    match next {
+        Next::Stay => Step::Finished,
+        Next::Move { number, .. } => {
+            cursor.go_to(Position {
+                generation: number,
+                offset: 0,
+            });
+            Step::Read(taken.max(1))
         }
     }
+}
+
+/// Lets the cursor take what is at hand, and counts it.
+fn take<S: Sink>(
+    cursor: &mut Cursor,
+    chunk: &Chunk<'_>,
+    sink: &mut S,
+    figures: &mut Figures,
+    now: Instant,
+) -> (usize, bool) {
+    let malformed = cursor.malformed;
+    let (taken, no_room) = cursor.consume(chunk, sink, now);
+    figures.malformed_lines += cursor.malformed - malformed;
+    figures.read_bytes += taken as u64;
+    (taken, no_room)
 }
 
 /// Chooses the labels of what is read from here on, and journals them before any of it can be sent.
@@ -315,6 +317,24 @@ fn choose<S: Sink>(
 }
 
 impl Cursor {
+    /// Whether its labels are chosen, by the rules in force.
+    fn has_labels(&self) -> bool {
+        self.outlet
+            .choices
+            .last()
+            .is_some_and(|choice| choice.rules == self.rules)
+    }
+
+    /// Whether the file is not the one any more whose beginning was read.
+    fn was_rewritten(&mut self, chain: &Chain, number: u32, read: usize) -> bool {
+        let offset = self.position.offset;
+        if read == 0 {
+            chain.is_shorter(number, offset)
+        } else {
+            std::mem::take(&mut self.verify) && !chain.continues(number, offset, &self.tail)
+        }
+    }
+
     /// Goes on at the beginning of another generation.
     fn go_to(&mut self, position: Position) {
         self.position = position;

@@ -42,11 +42,13 @@ pub struct Request {
     pub entries: Vec<Sent>,
 }
 
+type Open = (Vec<(CursorId, Sent)>, Vec<(StreamId, Finished)>);
+
 #[derive(Debug)]
 pub struct FakeSink {
     pub streams: Vec<(Key, String)>,
     /// Open entries by tenant, and the pieces they are in.
-    open: BTreeMap<Key, (Vec<(CursorId, Sent)>, Vec<(StreamId, Finished)>)>,
+    open: BTreeMap<Key, Open>,
     sealed: BTreeMap<u64, Vec<Finished>>,
     /// Entries taken before a seal is needed.
     pub room: usize,
@@ -92,7 +94,7 @@ impl Sink for FakeSink {
     fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
         pairs
             .iter()
-            .map(|(k, v)| format!("{k}={v};"))
+            .flat_map(|(k, v)| [*k, "=", *v, ";"])
             .collect::<String>()
             .into_bytes()
     }
@@ -132,7 +134,7 @@ impl Sink for FakeSink {
     }
     fn seal(&mut self, _now: Instant) -> Option<Request> {
         let tenant = self.open.iter().find(|(_, open)| !open.0.is_empty())?.0.clone();
-        let (entries, pieces) = self.open.remove(&tenant).unwrap();
+        let (entries, pieces) = self.open.remove(&tenant)?;
         let id = self.next;
         self.next += 1;
         self.sealed

@@ -1,0 +1,83 @@
+//! An open file in, one generation's bytes and identity out.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use super::compressed;
+use super::fingerprint::{Fingerprint, HEAD};
+use crate::discover::names::LogName;
+
+/// One file's content, under whatever names.
+#[derive(Debug)]
+pub struct Generation {
+    /// See [`Position::generation`].
+    pub number: u32,
+    /// The container's restart count.
+    pub restart: u32,
+    /// Its name now; `None` once it has none.
+    pub(super) name: Option<LogName>,
+    pub(super) file: Option<File>,
+    pub(super) gz: bool,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) print: Fingerprint,
+    /// It was rewritten: what it held is gone, another generation stands for the new content.
+    pub(super) replaced: bool,
+    /// It had the tip's name while this process ran, so the runtime may still write to it.
+    pub(super) was_tip: bool,
+    pub(super) superseded: Option<Instant>,
+}
+
+impl Generation {
+    /// Takes the fingerprint of a file that may have grown since.
+    pub(super) fn refresh(&mut self) {
+        if usize::from(self.print.len) < HEAD
+            && !self.replaced
+            && let Ok(head) = self.head()
+            && head.len() > usize::from(self.print.len)
+        {
+            self.print = Fingerprint::of(&head);
+        }
+    }
+
+    pub(super) fn head(&self) -> io::Result<Vec<u8>> {
+        let Some(file) = &self.file else {
+            return Ok(Vec::new());
+        };
+        if self.gz {
+            return compressed::head(file);
+        }
+        let mut head = vec![0; HEAD];
+        let read = read_fully(file, 0, &mut head)?;
+        head.truncate(read);
+        Ok(head)
+    }
+
+    pub(super) fn plain_len(&self) -> Option<u64> {
+        if self.gz {
+            None
+        } else {
+            Some(self.file.as_ref()?.metadata().ok()?.len())
+        }
+    }
+
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.replaced && self.plain_len().is_none_or(|len| len > 0)
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(super) fn read_fully(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while let Some(rest) = into.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
