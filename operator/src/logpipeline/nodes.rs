@@ -107,8 +107,12 @@ fn stand(node: &Node, wanted: &Wanted<'_>, now: i64) -> Standing {
         return if silent { Standing::Silent } else { Standing::JustSilent };
     };
     let Some(report) = agent.pipelines.get(wanted.key) else { return Standing::Behind };
+    // Also with the right hash: a tenant that the agent refuses leaves the pipeline without that output.
+    if report.refused.is_some() {
+        return Standing::Refused;
+    }
     if report.hash != wanted.hash {
-        return if report.refused.is_some() { Standing::Refused } else { Standing::Behind };
+        return Standing::Behind;
     }
     let usable = wanted.tenants.iter().filter_map(|tenant| Some((&tenant.key, tenant.hash.as_ref()?)));
     let mut behind = usable.filter(|(key, hash)| agent.tenants.get(key).is_none_or(|tenant| tenant.hash != **hash));
