@@ -251,7 +251,7 @@ async fn one_leads_and_the_next_takes_over_at_once() {
     let server = Server::start().await;
     let client = server.client("operator");
     let first = Elector::new(client.clone(), NAMESPACE, "first").acquire().await;
-    assert_eq!(first.transitions, 0);
+    let transitions = first.transitions;
     let waiting = tokio::spawn({
         let elector = Elector::new(client.clone(), NAMESPACE, "second");
         async move { elector.acquire().await }
@@ -263,11 +263,13 @@ async fn one_leads_and_the_next_takes_over_at_once() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(second.transitions, 1);
+    assert_eq!(second.transitions, transitions + 1);
 
     // a holder that is robbed knows
     let leases =
         Api::<k8s_openapi::api::coordination::v1::Lease>::namespaced(server.client("admin"), NAMESPACE);
+    let lease = leases.get("sluice-operator").await.unwrap();
+    assert_eq!(lease.metadata.owner_references.unwrap()[0].name, "sluice-agent");
     let robbed = json!({"spec": {"holderIdentity": "third"}});
     leases
         .patch("sluice-operator", &PatchParams::default(), &Patch::Merge(robbed))

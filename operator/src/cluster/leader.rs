@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
+use sluice_engine::well_known::AGENT;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+use super::names::{self, Owner};
 
 /// Name of the Lease.
 pub const LEASE: &str = "sluice-operator";
@@ -59,18 +63,16 @@ pub fn decide(lease: Option<&LeaseSpec>, me: &str, observed_at: Instant, now: In
 }
 
 /// The Lease as `me` wants it next.
+///
+/// A Lease made anew begins to count at the minutes since 1970 instead of 0: nodes remember the highest number
+/// that they have seen, also from an installation before this one, and refuse a lower one.
 fn next(current: Option<&Lease>, me: &str, decision: Decision, now: MicroTime) -> Lease {
-    let mut lease = current.cloned().unwrap_or_else(|| Lease {
-        metadata: ObjectMeta {
-            name: Some(LEASE.into()),
-            ..ObjectMeta::default()
-        },
-        spec: None,
-    });
+    let mut lease = current.cloned().unwrap_or_default();
     let spec = lease.spec.get_or_insert_default();
     if decision == Decision::Acquire {
-        spec.lease_transitions =
-            Some(current.map_or(0, |_| spec.lease_transitions.unwrap_or(0).saturating_add(1)));
+        let fresh = i32::try_from(now.0.as_second() / 60).unwrap_or(0);
+        let transitions = current.and(spec.lease_transitions);
+        spec.lease_transitions = Some(transitions.map_or(fresh, |count| count.saturating_add(1)));
         spec.acquire_time = Some(now.clone());
     }
     spec.holder_identity = Some(me.to_owned());
@@ -86,6 +88,7 @@ fn now() -> MicroTime {
 /// Stands for election.
 #[derive(Clone)]
 pub struct Elector {
+    client: Client,
     api: Api<Lease>,
     identity: String,
 }
@@ -94,7 +97,8 @@ impl Elector {
     /// Stands for election in `namespace` as `identity`, which no other process may use.
     pub fn new(client: Client, namespace: &str, identity: impl Into<String>) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(client.clone(), namespace),
+            client,
             identity: identity.into(),
         }
     }
@@ -131,7 +135,10 @@ impl Elector {
         if let Decision::Wait(_) = decision {
             return Ok(None);
         }
-        let wanted = next(current.as_ref(), &self.identity, decision, now());
+        let mut wanted = next(current.as_ref(), &self.identity, decision, now());
+        if current.is_none() {
+            wanted.metadata = self.metadata().await?;
+        }
         let written = match current {
             Some(_) => self.api.replace(LEASE, &PostParams::default(), &wanted).await,
             None => self.api.create(&PostParams::default(), &wanted).await,
@@ -141,6 +148,20 @@ impl Elector {
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Metadata of a new Lease, owned as everything of ours is; without the chart's role it has no owner.
+    async fn metadata(&self) -> Result<ObjectMeta, kube::Error> {
+        let role = Api::<ClusterRole>::all(self.client.clone())
+            .get_opt(AGENT)
+            .await?;
+        let owner = role.and_then(|role| role.metadata.uid).map(|uid| Owner { uid });
+        Ok(ObjectMeta {
+            name: Some(LEASE.into()),
+            labels: Some(names::labels("operator")),
+            owner_references: owner.map(|owner| vec![owner.reference()]),
+            ..ObjectMeta::default()
+        })
     }
 
     fn lead(&self, lease: Lease) -> Leadership {
@@ -299,19 +320,21 @@ mod tests {
             ..Lease::default()
         };
         let taken = next(Some(&current), "me", Decision::Acquire, time.clone());
-        assert_eq!(taken.spec.as_ref().unwrap().lease_transitions, Some(4));
+        let spec = taken.spec.clone().unwrap();
         assert_eq!(
-            taken.spec.as_ref().unwrap().holder_identity.as_deref(),
-            Some("me")
+            (spec.lease_transitions, spec.holder_identity.as_deref()),
+            (Some(4), Some("me"))
         );
-        let renewed = next(Some(&taken), "me", Decision::Renew, time.clone());
+        let renewed = next(Some(&taken), "me", Decision::Renew, time);
         assert_eq!(renewed.spec.unwrap().lease_transitions, Some(4));
-        assert_eq!(
-            next(None, "me", Decision::Acquire, time)
-                .spec
-                .unwrap()
-                .lease_transitions,
-            Some(0)
-        );
+    }
+
+    #[test]
+    fn a_lease_made_anew_counts_on_from_where_no_node_has_been() {
+        let at = |second| MicroTime(jiff::Timestamp::from_second(second).unwrap());
+        let count = |lease: Lease| lease.spec.unwrap().lease_transitions.unwrap();
+        let before = next(None, "me", Decision::Acquire, at(1_790_000_000));
+        let anew = next(None, "me", Decision::Acquire, at(1_790_000_600));
+        assert_eq!(count(anew) - count(before), 10);
     }
 }

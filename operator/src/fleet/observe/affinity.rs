@@ -93,13 +93,13 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    fn node(json: serde_json::Value) -> Node {
-        serde_json::from_value(json).unwrap()
+    fn node(json: &serde_json::Value) -> Node {
+        serde_json::from_value(json.clone()).unwrap()
     }
 
     fn linux(label: (&str, &str)) -> Node {
         node(
-            serde_json::json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux", label.0: label.1}}}),
+            &serde_json::json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux", label.0: label.1}}}),
         )
     }
 
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn only_linux_nodes_and_only_those_selected() {
         assert!(!allows(
-            &node(serde_json::json!({"metadata": {"labels": {"kubernetes.io/os": "windows"}}})),
+            &node(&serde_json::json!({"metadata": {"labels": {"kubernetes.io/os": "windows"}}})),
             &agent("{}")
         ));
         assert!(allows(
@@ -173,7 +173,7 @@ mod tests {
         let tainted = |key: &str, effect: &str| {
             let taints = serde_json::json!([{"key": key, "value": "x", "effect": effect}]);
             node(
-                serde_json::json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}}, "spec": {"taints": taints}}),
+                &serde_json::json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}}, "spec": {"taints": taints}}),
             )
         };
         assert!(

@@ -67,12 +67,12 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    fn node(created: &str, ready: &str, more: serde_json::Value) -> Node {
+    fn node(created: &str, ready: &str, gone: Option<&str>) -> Node {
         let mut json = serde_json::json!({
             "metadata": {"name": "n", "creationTimestamp": created, "labels": {"kubernetes.io/os": "linux"}},
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         });
-        if let Some(time) = more.as_str() {
+        if let Some(time) = gone {
             json["metadata"]["deletionTimestamp"] = time.into();
         }
         serde_json::from_value(json).unwrap()
@@ -82,12 +82,11 @@ mod tests {
     fn a_node_is_excused_when_not_ready_going_or_new() {
         let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
         let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-01T00:08:01Z");
-        let null = serde_json::Value::Null;
-        assert_eq!(state(&node(old, "True", null.clone()), now), State::Expected);
-        assert_eq!(state(&node(old, "Unknown", null.clone()), now), State::Excused);
-        assert_eq!(state(&node(old, "True", old.into()), now), State::Excused);
-        assert_eq!(state(&node(new, "True", null.clone()), now), State::New);
+        assert_eq!(state(&node(old, "True", None), now), State::Expected);
+        assert_eq!(state(&node(old, "Unknown", None), now), State::Excused);
+        assert_eq!(state(&node(old, "True", Some(old)), now), State::Excused);
+        assert_eq!(state(&node(new, "True", None), now), State::New);
         let agent = Settings::default().agent;
-        assert_eq!(targets([node(old, "True", null)].iter(), &agent, now).len(), 1);
+        assert_eq!(targets([node(old, "True", None)].iter(), &agent, now).len(), 1);
     }
 }

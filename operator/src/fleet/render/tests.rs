@@ -181,7 +181,9 @@ fn documents_and_pointers() {
     // the compressed bytes are the compressor's; what they hold is tested in `document`
     for document in &mut rendered.documents {
         let data = document.binary_data.as_mut().unwrap();
-        data.values_mut().for_each(|bytes| bytes.0 = b"gzip".to_vec());
+        for bytes in data.values_mut() {
+            bytes.0 = b"gzip".to_vec();
+        }
     }
     insta::assert_yaml_snapshot!((&rendered.documents, pointers(&rendered)));
 }
