@@ -140,7 +140,7 @@ pub async fn objects(
         .reconcile_on(references(pipelines_due))
         .run(logpipeline::reconcile, logpipeline::error_policy, Arc::clone(&context));
     spawn(&mut tasks, controller.for_each(|_| std::future::ready(())));
-    let _filled = pipelines.wait_until_ready().await;
+    filled(&pipelines).await;
     Objects { pipelines: context, _tasks: tasks }
 }
 
@@ -159,7 +159,7 @@ async fn run_tenants(
         .reconcile_on(references(due))
         .run(tenant::reconcile, tenant::error_policy, context);
     spawn(tasks, controller.for_each(|_| std::future::ready(())));
-    let _filled = store.wait_until_ready().await;
+    filled(&store).await;
     // Pipelines begin when tenants have said what they are, so that none is missed.
     for _ in 0..100 {
         let known: BTreeSet<Key> = book.tenants().into_iter().collect();
@@ -168,6 +168,16 @@ async fn run_tenants(
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Waits until a controller's store is filled. kube 5 wakes one of several that wait for a store, whoever asked last,
+/// and the controller waits as well: so this asks again and again.
+async fn filled<K>(store: &Store<K>)
+where
+    K: reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    while tokio::time::timeout(Duration::from_millis(100), store.wait_until_ready()).await.is_err() {}
 }
 
 /// The stream of a controller's own objects; kube's own hides deletions, here `gone` learns of each.
