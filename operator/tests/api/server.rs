@@ -66,7 +66,7 @@ fn start() -> Server {
 }
 
 /// A client of the shared server, as its administrator, with the definitions installed.
-pub async fn client() -> Client {
+pub(crate) async fn client() -> Client {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(start)).await.unwrap();
     let text = format!(
@@ -94,7 +94,7 @@ pub async fn client() -> Client {
 }
 
 /// Asks until there is an answer, and says how long that took; panics after `seconds`.
-pub async fn eventually<T>(what: &str, seconds: u64, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, seconds: u64, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = std::time::Instant::now();
     loop {
         if let Some(answer) = ask().await {
