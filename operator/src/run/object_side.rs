@@ -129,13 +129,15 @@ pub async fn objects(
     spawn(&mut tasks, watch_observed(observed, pipelines.clone(), book, metrics, wake_pipeline, wake_tenant));
 
     let gone = Arc::clone(&context);
-    let stream = main_stream(Api::all(client), pipelines_writer, pipelines.clone(), move |key| logpipeline::gone(key, &gone));
+    let (read, mut listed) = watch::channel(false);
+    let api = Api::all(client);
+    let stream = main_stream(api, pipelines_writer, pipelines.clone(), read, move |key| logpipeline::gone(key, &gone));
     let controller = Controller::for_stream(stream, pipelines.clone())
         .with_config(kube::runtime::Config::default().concurrency(16))
         .reconcile_on(references(pipelines_due))
         .run(logpipeline::reconcile, logpipeline::error_policy, Arc::clone(&context));
     spawn(&mut tasks, controller.for_each(|_| std::future::ready(())));
-    let _filled = pipelines.wait_until_ready().await;
+    let _filled = listed.wait_for(|read| *read).await;
     Objects { pipelines: context, _tasks: tasks }
 }
 
@@ -147,14 +149,16 @@ async fn run_tenants(
 ) {
     let (store, writer) = reflector::store();
     let gone = Arc::clone(&context);
-    let stream = main_stream(Api::all(client.clone()), writer, store.clone(), move |key| tenant::gone(key, &gone));
+    let (read, mut listed) = watch::channel(false);
+    let api = Api::all(client.clone());
+    let stream = main_stream(api, writer, store.clone(), read, move |key| tenant::gone(key, &gone));
     let book = context.book.clone();
     let controller = Controller::for_stream(stream, store.clone())
         .with_config(kube::runtime::Config::default().concurrency(16))
         .reconcile_on(references(due))
         .run(tenant::reconcile, tenant::error_policy, context);
     spawn(tasks, controller.for_each(|_| std::future::ready(())));
-    let _filled = store.wait_until_ready().await;
+    let _filled = listed.wait_for(|read| *read).await;
     // Pipelines begin when tenants have said what they are, so that none is missed.
     for _ in 0..100 {
         let known: BTreeSet<Key> = book.tenants().into_iter().collect();
@@ -165,11 +169,13 @@ async fn run_tenants(
     }
 }
 
-/// The stream of a controller's own objects; kube's own hides deletions, here `gone` learns of each.
+/// The stream of a controller's own objects; kube's own hides deletions, here `gone` learns of each. `read`
+/// says when all are listed: the store's own signal has one listener only, which is the controller.
 fn main_stream<K>(
     api: Api<K>,
     writer: reflector::store::Writer<K>,
     store: Store<K>,
+    read: watch::Sender<bool>,
     gone: impl Fn(&Key) + Send + 'static,
 ) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static
 where
@@ -192,6 +198,7 @@ where
                 let present: BTreeSet<Key> = store.state().iter().map(|object| key_of(object.as_ref())).collect();
                 known.difference(&present).for_each(&gone);
                 known = present;
+                read.send_replace(true);
             }
             Ok(watcher::Event::Init) | Err(_) => {}
         })
