@@ -47,7 +47,9 @@ pub async fn run(flags: Run) -> Result<(), Error> {
     let settings = Settings::load(flags.settings.as_deref(), &flags.namespace)?;
     log(&flags, &settings);
     let options = options(&flags, &settings);
-    let client = Client::try_default().await.map_err(|error| Error::Client(error.to_string()))?;
+    let client = Client::try_default()
+        .await
+        .map_err(|error| Error::Client(error.to_string()))?;
     let metrics = Metrics::default();
     metrics.with_registry(|registry| fleet::metrics().register(registry));
     let ended = told_to_end();
@@ -98,7 +100,9 @@ fn served_until(
     listen: std::net::SocketAddr,
     served: Result<std::io::Result<()>, tokio::task::JoinError>,
 ) -> Result<(), Error> {
-    served.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| Error::Serve(listen, error))
+    served
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        .map_err(|error| Error::Serve(listen, error))
 }
 
 fn options(flags: &Run, settings: &Settings) -> Options {
@@ -110,7 +114,9 @@ fn options(flags: &Run, settings: &Settings) -> Options {
     Options {
         identity: flags.identity.clone(),
         tenant_namespaces,
-        review_all_namespaces: flags.review_all_namespaces.unwrap_or(settings.review_all_namespaces),
+        review_all_namespaces: flags
+            .review_all_namespaces
+            .unwrap_or(settings.review_all_namespaces),
         allow_local_addresses: flags.allow_local_addresses || settings.allow_local_addresses,
     }
 }
@@ -119,7 +125,11 @@ fn log(flags: &Run, settings: &Settings) {
     let level = flags.log.as_deref().unwrap_or(&settings.log_level);
     let filter = tracing_subscriber::EnvFilter::new(level);
     let format = tracing_subscriber::fmt().with_env_filter(filter);
-    if flags.log_json { format.json().init() } else { format.init() }
+    if flags.log_json {
+        format.json().init()
+    } else {
+        format.init()
+    }
 }
 
 /// Cancelled when the process is told to end.

@@ -130,7 +130,10 @@ mod tests {
     fn every_type_and_reason_is_documented() {
         let page = include_str!("../../../docs/conditions.md");
         for word in types::ALL.iter().chain(reasons::ALL) {
-            assert!(page.contains(&format!("`{word}`")), "docs/conditions.md lacks {word}");
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "docs/conditions.md lacks {word}"
+            );
         }
     }
 }

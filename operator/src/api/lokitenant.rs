@@ -1,6 +1,9 @@
 //! `LokiTenant`: one tenant of a Grafana Loki, its address, credentials, limits, and who may use it.
 
-#![allow(unreachable_pub, reason = "KubeSchema derives from hidden copies of these types")]
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema derives from hidden copies of these types"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -20,10 +23,18 @@ use sluice_engine::selector::LabelSelector;
     shortname = "lt",
     category = "sluice",
     doc = "One tenant of a Grafana Loki: address, credentials, limits, and whose LogPipelines may use it.",
-    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "TENANT-ID", type_ = "string", json_path = ".spec.tenantID"),
     printcolumn(name = "PIPELINES", type_ = "integer", json_path = ".status.pipelines"),
-    printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -28,14 +28,25 @@ fn world() -> World {
     let fact = |team: &str| NamespaceFact {
         uid: format!("uid-{team}"),
         created_at: Some(1),
-        labels: [("team".to_owned(), team.to_owned()), ("secret".to_owned(), "x".to_owned())].into(),
+        labels: [
+            ("team".to_owned(), team.to_owned()),
+            ("secret".to_owned(), "x".to_owned()),
+        ]
+        .into(),
     };
-    let allowed = AllowedNamespaces { from: Some(From::All), selector: None };
+    let allowed = AllowedNamespaces {
+        from: Some(From::All),
+        selector: None,
+    };
     World {
         namespaces: [("a".to_owned(), fact("a")), ("b".to_owned(), fact("b"))].into(),
         account: true,
         allowed: [("a", true), ("b", true)].into(),
-        tenant: Some(book::Facts { allowed, hash: Some("t1".into()), trouble: None }),
+        tenant: Some(book::Facts {
+            allowed,
+            hash: Some("t1".into()),
+            trouble: None,
+        }),
     }
 }
 
@@ -45,8 +56,14 @@ fn steps(world: &World, pods: &str, more: &str) -> Resolved {
     );
     let validated = validate(&serde_saphyr::from_str(&text).unwrap()).unwrap();
     let allowed = |namespace: &str| world.allowed.get(namespace).copied();
-    let facts = Facts { namespaces: &world.namespaces, account: world.account, allowed: &allowed };
-    resolve(authorize(validated, &facts), &world.namespaces, &|_| world.tenant.clone())
+    let facts = Facts {
+        namespaces: &world.namespaces,
+        account: world.account,
+        allowed: &allowed,
+    };
+    resolve(authorize(validated, &facts), &world.namespaces, &|_| {
+        world.tenant.clone()
+    })
 }
 
 fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
@@ -59,34 +76,67 @@ fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
         generation: 3,
         refused: None,
         containers: 1,
-        outputs: vec![OutputReport { tenant: ops.clone(), lag_seconds: 0, rejected: Vec::new() }],
+        outputs: vec![OutputReport {
+            tenant: ops.clone(),
+            lag_seconds: 0,
+            rejected: Vec::new(),
+        }],
     };
     change(&mut report);
-    let tenant = TenantReport { name: ops.clone(), hash: "t1".into(), credentials: String::new(), problem: None };
+    let tenant = TenantReport {
+        name: ops.clone(),
+        hash: "t1".into(),
+        credentials: String::new(),
+        problem: None,
+    };
     let agent = Agent {
         document: "d".into(),
         pipelines: [(report.name.clone(), report)].into(),
         tenants: [(ops, tenant)].into(),
         warnings: Vec::new(),
     };
-    Node { excused: false, agent: Some(Arc::new(agent)), silent_since: None }
+    Node {
+        excused: false,
+        agent: Some(Arc::new(agent)),
+        silent_since: None,
+    }
 }
 
 fn seen(resolved: &Resolved, nodes: Vec<Node>) -> LogPipelineStatus {
     let old = LogPipelineStatus::default();
-    let nodes = nodes.into_iter().enumerate().map(|(index, node)| (format!("n{index}"), node)).collect();
-    let observed = Observed { nodes, document: "d".into(), ..Observed::default() };
-    let moment = Moment { old: &[], generation: 3, now: Timestamp::from_second(1_000).unwrap() };
+    let nodes = nodes
+        .into_iter()
+        .enumerate()
+        .map(|(index, node)| (format!("n{index}"), node))
+        .collect();
+    let observed = Observed {
+        nodes,
+        document: "d".into(),
+        ..Observed::default()
+    };
+    let moment = Moment {
+        old: &[],
+        generation: 3,
+        now: Timestamp::from_second(1_000).unwrap(),
+    };
     status(resolved, &observed, &old, &moment)
 }
 
 fn reason(status: &LogPipelineStatus, kind: &str) -> (String, String) {
-    let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    let found = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .unwrap();
     (found.status.clone(), found.reason.clone())
 }
 
 fn is(status: &LogPipelineStatus, kind: &str, expected: &str, why: &str) {
-    assert_eq!(reason(status, kind), (expected.to_owned(), why.to_owned()), "{kind}: {status:#?}");
+    assert_eq!(
+        reason(status, kind),
+        (expected.to_owned(), why.to_owned()),
+        "{kind}: {status:#?}"
+    );
 }
 
 #[test]
@@ -111,7 +161,10 @@ fn a_named_denied_namespace_is_left_out_denied_and_named() {
     is(&status, "Authorized", "False", "NotAuthorized");
     is(&status, "Stalled", "True", "NotAuthorized");
     let namespaces = status.namespaces.unwrap();
-    assert_eq!((namespaces.granted, namespaces.denied), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!(
+        (namespaces.granted, namespaces.denied),
+        (vec!["a".to_owned()], vec!["b".to_owned()])
+    );
     let command = "kubectl create rolebinding sluice-log-reader -n b --clusterrole=sluice-log-reader --serviceaccount=a:default";
     assert!(status.diagnosis.unwrap().contains(command));
 }
@@ -125,7 +178,14 @@ fn a_namespace_denied_by_selector_is_counted_and_not_named() {
     is(&status, "Authorized", "True", "PartiallyAuthorized");
     is(&status, "Ready", "True", "Ready");
     let namespaces = status.namespaces.unwrap();
-    assert_eq!((namespaces.denied.len(), namespaces.denied_count, namespaces.granted_count), (0, 1, 1));
+    assert_eq!(
+        (
+            namespaces.denied.len(),
+            namespaces.denied_count,
+            namespaces.granted_count
+        ),
+        (0, 1, 1)
+    );
     assert!(!status.diagnosis.unwrap().contains("-n b"));
 }
 
@@ -147,7 +207,10 @@ fn a_foreign_tenant_that_is_missing_or_does_not_consent_looks_the_same() {
     let mut without = world();
     without.tenant = None;
     let mut refusing = world();
-    refusing.tenant = Some(book::Facts { hash: Some("t1".into()), ..book::Facts::default() });
+    refusing.tenant = Some(book::Facts {
+        hash: Some("t1".into()),
+        ..book::Facts::default()
+    });
     let (a, b) = (steps(&without, "{}", ""), steps(&refusing, "{}", ""));
     assert_eq!(a.verdict, b.verdict);
     assert_eq!(a.verdict.reason, "RefNotPermitted");
@@ -172,9 +235,21 @@ fn ready_follows_the_nodes() {
     let status = ready(vec![good(), refused]);
     is(&status, "Programmed", "False", "RefusedByAgent");
     assert_eq!(status.worst_nodes[0].last_error.as_deref(), Some("no"));
-    let silent = Node { excused: false, agent: None, silent_since: Some(900) };
-    is(&ready(vec![good(), silent.clone()]), "Ready", "False", "AgentUnreachable");
-    let excused = Node { excused: true, ..silent };
+    let silent = Node {
+        excused: false,
+        agent: None,
+        silent_since: Some(900),
+    };
+    is(
+        &ready(vec![good(), silent.clone()]),
+        "Ready",
+        "False",
+        "AgentUnreachable",
+    );
+    let excused = Node {
+        excused: true,
+        ..silent
+    };
     is(&ready(vec![good(), excused]), "Ready", "True", "Ready");
     let late = node(&resolved, |report| report.outputs[0].lag_seconds = 60);
     is(&ready(vec![good(), late]), "Delivering", "False", "Lagging");
@@ -193,7 +268,12 @@ fn trouble_of_a_tenant_is_named_and_a_suspended_pipeline_is_not_stalled() {
     let resolved = steps(&world(), "{}", ", suspend: true");
     let status = seen(&resolved, vec![node(&resolved, |_| {})]);
     is(&status, "Ready", "False", "Suspended");
-    assert!(status.conditions.iter().all(|condition| condition.type_ != "Stalled"));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|condition| condition.type_ != "Stalled")
+    );
     assert_eq!(resolved.share.deny.len(), 1);
 }
 
@@ -202,13 +282,23 @@ fn rejected_lines_are_summed_and_do_not_fall() {
     let resolved = steps(&world(), "{}", "");
     let rejecting = |lines| {
         node(&resolved, |report| {
-            report.outputs[0].rejected = vec![Rejected { reason: "line_too_long".into(), lines }];
+            report.outputs[0].rejected = vec![Rejected {
+                reason: "line_too_long".into(),
+                lines,
+            }];
         })
     };
     let old = seen(&resolved, vec![rejecting(2), rejecting(3)]);
     assert_eq!(old.rejected[0].lines, 5);
-    let observed = Observed { nodes: [("n".to_owned(), rejecting(3))].into(), ..Observed::default() };
-    let moment = Moment { old: &old.conditions, generation: 3, now: Timestamp::from_second(1_000).unwrap() };
+    let observed = Observed {
+        nodes: [("n".to_owned(), rejecting(3))].into(),
+        ..Observed::default()
+    };
+    let moment = Moment {
+        old: &old.conditions,
+        generation: 3,
+        now: Timestamp::from_second(1_000).unwrap(),
+    };
     assert_eq!(status(&resolved, &observed, &old, &moment).rejected[0].lines, 5);
 }
 

@@ -84,7 +84,10 @@ pub async fn objects(
     let reviews = Reviews::new(options.review_all_namespaces, wake_pipeline.clone());
     let book = Book::new(wake_pipeline.clone(), wake_tenant.clone());
     let events = Events::new(client.clone(), &options.identity);
-    spawn(&mut tasks, ask::run(client.clone(), reviews.clone(), metrics.clone()));
+    spawn(
+        &mut tasks,
+        ask::run(client.clone(), reviews.clone(), metrics.clone()),
+    );
     spawn(&mut tasks, rights::rights(client.clone(), reviews.clone()));
 
     let secrets = watch_secrets(&client, &options, &wake_tenant, &book, &mut tasks).await;
@@ -121,24 +124,60 @@ pub async fn objects(
         started: Instant::now(),
         progress: Mutex::default(),
     });
-    spawn(&mut tasks, watch_namespaces(client.clone(), Arc::clone(&context), namespaces.clone(), namespaces_writer, wake_pipeline.clone()));
-    spawn(&mut tasks, watch_accounts(client.clone(), pipelines.clone(), accounts_writer, wake_pipeline.clone()));
+    spawn(
+        &mut tasks,
+        watch_namespaces(
+            client.clone(),
+            Arc::clone(&context),
+            namespaces.clone(),
+            namespaces_writer,
+            wake_pipeline.clone(),
+        ),
+    );
+    spawn(
+        &mut tasks,
+        watch_accounts(
+            client.clone(),
+            pipelines.clone(),
+            accounts_writer,
+            wake_pipeline.clone(),
+        ),
+    );
     // The writers live as long as their tasks.
     let _filled = namespaces.wait_until_ready().await;
     let _filled = accounts.wait_until_ready().await;
-    spawn(&mut tasks, watch_observed(observed, pipelines.clone(), book, metrics, wake_pipeline, wake_tenant));
+    spawn(
+        &mut tasks,
+        watch_observed(
+            observed,
+            pipelines.clone(),
+            book,
+            metrics,
+            wake_pipeline,
+            wake_tenant,
+        ),
+    );
 
     let gone = Arc::clone(&context);
     let (read, mut listed) = watch::channel(false);
     let api = Api::all(client);
-    let stream = main_stream(api, pipelines_writer, pipelines.clone(), read, move |key| logpipeline::gone(key, &gone));
+    let stream = main_stream(api, pipelines_writer, pipelines.clone(), read, move |key| {
+        logpipeline::gone(key, &gone)
+    });
     let controller = Controller::for_stream(stream, pipelines.clone())
         .with_config(kube::runtime::Config::default().concurrency(16))
         .reconcile_on(references(pipelines_due))
-        .run(logpipeline::reconcile, logpipeline::error_policy, Arc::clone(&context));
+        .run(
+            logpipeline::reconcile,
+            logpipeline::error_policy,
+            Arc::clone(&context),
+        );
     spawn(&mut tasks, controller.for_each(|_| std::future::ready(())));
     let _filled = listed.wait_for(|read| *read).await;
-    Objects { pipelines: context, _tasks: tasks }
+    Objects {
+        pipelines: context,
+        _tasks: tasks,
+    }
 }
 
 async fn run_tenants(
@@ -151,7 +190,9 @@ async fn run_tenants(
     let gone = Arc::clone(&context);
     let (read, mut listed) = watch::channel(false);
     let api = Api::all(client.clone());
-    let stream = main_stream(api, writer, store.clone(), read, move |key| tenant::gone(key, &gone));
+    let stream = main_stream(api, writer, store.clone(), read, move |key| {
+        tenant::gone(key, &gone)
+    });
     let book = context.book.clone();
     let controller = Controller::for_stream(stream, store.clone())
         .with_config(kube::runtime::Config::default().concurrency(16))
@@ -162,7 +203,11 @@ async fn run_tenants(
     // Pipelines begin when tenants have said what they are, so that none is missed.
     for _ in 0..100 {
         let known: BTreeSet<Key> = book.tenants().into_iter().collect();
-        if store.state().iter().all(|tenant| known.contains(&key_of(tenant.as_ref()))) {
+        if store
+            .state()
+            .iter()
+            .all(|tenant| known.contains(&key_of(tenant.as_ref())))
+        {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -195,7 +240,11 @@ where
                 gone(&key_of(object));
             }
             Ok(watcher::Event::InitDone) => {
-                let present: BTreeSet<Key> = store.state().iter().map(|object| key_of(object.as_ref())).collect();
+                let present: BTreeSet<Key> = store
+                    .state()
+                    .iter()
+                    .map(|object| key_of(object.as_ref()))
+                    .collect();
                 known.difference(&present).for_each(&gone);
                 known = present;
                 read.send_replace(true);
@@ -229,7 +278,11 @@ async fn watch_secrets(
         let (namespace_, wake, book) = (namespace.clone(), wake.clone(), book.clone());
         spawn(tasks, async move {
             follow(api, config, Some(writer), |_| {
-                for tenant in book.tenants().into_iter().filter(|tenant| tenant.namespace == namespace_) {
+                for tenant in book
+                    .tenants()
+                    .into_iter()
+                    .filter(|tenant| tenant.namespace == namespace_)
+                {
                     // Nobody listens any more when the operator ends.
                     let _ended = wake.send(tenant);
                 }
@@ -254,19 +307,32 @@ async fn watch_namespaces(
 ) {
     let last: Mutex<BTreeMap<String, NamespaceFact>> = Mutex::default();
     follow(Api::all(client), watcher::Config::default(), Some(writer), |_| {
-        let facts: BTreeMap<String, NamespaceFact> =
-            store.state().iter().map(|namespace| (namespace.name_any(), fact(namespace))).collect();
+        let facts: BTreeMap<String, NamespaceFact> = store
+            .state()
+            .iter()
+            .map(|namespace| (namespace.name_any(), fact(namespace)))
+            .collect();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed: BTreeSet<&String> =
-            facts.keys().chain(last.keys()).filter(|name| facts.get(*name) != last.get(*name)).collect();
+        let changed: BTreeSet<&String> = facts
+            .keys()
+            .chain(last.keys())
+            .filter(|name| facts.get(*name) != last.get(*name))
+            .collect();
         if changed.is_empty() {
             return;
         }
         *context.namespaces.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(facts.clone());
         for pipeline in context.pipelines.state() {
-            let own = pipeline.namespace().is_some_and(|namespace| changed.contains(&namespace));
+            let own = pipeline
+                .namespace()
+                .is_some_and(|namespace| changed.contains(&namespace));
             let selected = pipeline.0.as_ref().is_ok_and(|pipeline| {
-                let namespaces = pipeline.spec.sources.pods.as_ref().and_then(|pods| pods.namespaces.as_ref());
+                let namespaces = pipeline
+                    .spec
+                    .sources
+                    .pods
+                    .as_ref()
+                    .and_then(|pods| pods.namespaces.as_ref());
                 namespaces.is_some_and(|spec| {
                     spec.all == Some(true)
                         || spec.selector.is_some()
@@ -296,17 +362,22 @@ async fn watch_accounts(
     writer: reflector::store::Writer<PartialObjectMeta<ServiceAccount>>,
     wake: mpsc::UnboundedSender<Key>,
 ) {
-    follow(Api::all(client), watcher::Config::default(), Some(writer), |change| {
-        let namespace = match change {
-            Change::Object(account) => account.namespace(),
-            Change::All => None,
-        };
-        for pipeline in pipelines.state() {
-            if namespace.is_none() || pipeline.namespace() == namespace {
-                let _ended = wake.send(key_of(pipeline.as_ref()));
+    follow(
+        Api::all(client),
+        watcher::Config::default(),
+        Some(writer),
+        |change| {
+            let namespace = match change {
+                Change::Object(account) => account.namespace(),
+                Change::All => None,
+            };
+            for pipeline in pipelines.state() {
+                if namespace.is_none() || pipeline.namespace() == namespace {
+                    let _ended = wake.send(key_of(pipeline.as_ref()));
+                }
             }
-        }
-    })
+        },
+    )
     .await;
 }
 
@@ -321,10 +392,17 @@ async fn watch_observed(
     let mut last = Arc::new(Observed::default());
     loop {
         let now = Arc::clone(&observed.borrow_and_update());
-        metrics.agents(now.nodes.len(), now.nodes.values().filter(|node| node.agent.is_some()).count());
+        metrics.agents(
+            now.nodes.len(),
+            now.nodes.values().filter(|node| node.agent.is_some()).count(),
+        );
         let (due, tenants) = match touched(&last, &now) {
             Touched::All => (
-                pipelines.state().iter().map(|pipeline| key_of(pipeline.as_ref())).collect(),
+                pipelines
+                    .state()
+                    .iter()
+                    .map(|pipeline| key_of(pipeline.as_ref()))
+                    .collect(),
                 book.tenants().into_iter().collect(),
             ),
             Touched::Some(pipelines, tenants) => (pipelines, tenants),

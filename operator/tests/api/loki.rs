@@ -15,5 +15,9 @@ pub(crate) async fn start() -> String {
 
 async fn labels(headers: HeaderMap) -> Result<&'static str, StatusCode> {
     let given = headers.get("authorization").and_then(|value| value.to_str().ok());
-    if given == Some("Basic dTpw") { Ok(r#"{"status":"success","data":[]}"#) } else { Err(StatusCode::UNAUTHORIZED) }
+    if given == Some("Basic dTpw") {
+        Ok(r#"{"status":"success","data":[]}"#)
+    } else {
+        Err(StatusCode::UNAUTHORIZED)
+    }
 }
