@@ -50,8 +50,7 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let histogram: fn() -> Histogram =
-            || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0].into_iter());
+        let histogram: fn() -> Histogram = || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0]);
         let metrics = Self {
             registry: Arc::default(),
             reconciles: Family::new_with_constructor(histogram),

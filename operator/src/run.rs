@@ -126,9 +126,9 @@ fn log(flags: &Run, settings: &Settings) {
     let filter = tracing_subscriber::EnvFilter::new(level);
     let format = tracing_subscriber::fmt().with_env_filter(filter);
     if flags.log_json {
-        format.json().init()
+        format.json().init();
     } else {
-        format.init()
+        format.init();
     }
 }
 

@@ -19,7 +19,7 @@ use super::lokitenant::LokiTenantStatus;
 /// Field manager of status.
 pub const FIELD_MANAGER: &str = "sluice-status";
 /// How often figures alone are written.
-pub const FIGURES_EVERY: Duration = Duration::from_secs(60);
+pub const FIGURES_EVERY: Duration = Duration::from_mins(1);
 
 /// A status whose meaning can be told from its figures.
 pub trait Meaning: Clone + PartialEq + Serialize + Debug {
@@ -92,7 +92,7 @@ impl Writer {
     {
         match self.due(key, old, new, Instant::now()) {
             Written::Now => {}
-            other => return Ok(other),
+            other @ (Written::Same | Written::Later(_)) => return Ok(other),
         }
         let body = serde_json::json!({
             "apiVersion": K::api_version(&()),
@@ -166,7 +166,7 @@ mod tests {
             Written::Later(Duration::from_secs(40))
         );
         assert_eq!(
-            writer.due(&key, &old, &counts, now + Duration::from_secs(60)),
+            writer.due(&key, &old, &counts, now + Duration::from_mins(1)),
             Written::Now
         );
         let meaning = LogPipelineStatus {

@@ -209,7 +209,7 @@ fn share(key: &Key, resolved: &Resolved, context: &Context) {
         .collect();
     let served = resolved.tenants.iter().map(|tenant| tenant.key.clone()).collect();
     context.desired.set_pipeline(key, Some(resolved.share.clone()));
-    context.book.refer(key, mentions, served);
+    context.book.refer(key, mentions, &served);
 }
 
 fn refuse(key: &Key, context: &Context) {
@@ -288,7 +288,7 @@ pub fn gone(key: &Key, context: &Arc<Context>) {
     context.desired.set_pipeline(key, Some(tombstone(key)));
     let (key, context) = (key.clone(), Arc::clone(context));
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         if context
             .pipelines
             .get(&ObjectRef::new(&key.name).within(&key.namespace))

@@ -27,7 +27,7 @@ pub async fn run(client: Client, reviews: Reviews, metrics: Metrics) {
         let (due, next) = reviews.schedule().take(CONCURRENCY * 4, background <= now, now);
         if due.is_empty() {
             let wake = next
-                .unwrap_or(now + Duration::from_secs(60))
+                .unwrap_or(now + Duration::from_mins(1))
                 .max(now + Duration::from_millis(1));
             let wake = if wake <= background { background } else { wake };
             tokio::select! {

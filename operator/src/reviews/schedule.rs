@@ -11,11 +11,11 @@ use super::{Account, Pair};
 /// When an event's questions are asked: the authorizer reads caches too, so once is not enough.
 const AFTER_EVENT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
 /// When every answer is asked again without an event.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_mins(5);
 /// When a failed question is asked again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long an answer is kept while its question fails; then it is unknown, and nothing is collected for it.
-const KEEP: Duration = Duration::from_secs(60);
+const KEEP: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Answer {
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(allowed(&schedule), Some(true));
         assert_eq!(
             schedule
-                .record(&pair(Some("x")), None, now + Duration::from_secs(60))
+                .record(&pair(Some("x")), None, now + Duration::from_mins(1))
                 .len(),
             1
         );

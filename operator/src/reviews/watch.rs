@@ -85,7 +85,7 @@ where
 {
     let api: Api<PartialObjectMeta<K>> = Api::all(client.clone());
     follow(api, watcher::Config::default(), None, |_| {
-        reviews.touched_everywhere()
+        reviews.touched_everywhere();
     })
     .await;
 }

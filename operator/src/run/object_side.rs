@@ -71,6 +71,10 @@ fn spawn(tasks: &mut Vec<AbortOnDropHandle<()>>, task: impl Future<Output = ()> 
 }
 
 /// Starts the object side and waits until its caches are filled.
+#[expect(
+    clippy::too_many_lines,
+    reason = "wiring: each part is named once, in the order of the data path"
+)]
 pub async fn objects(
     client: Client,
     options: Options,
@@ -158,27 +162,38 @@ pub async fn objects(
         ),
     );
 
-    let gone = Arc::clone(&context);
-    let stream = main_stream(
-        Api::all(client),
+    run_pipelines(
+        client,
+        Arc::clone(&context),
         pipelines_writer,
-        pipelines.clone(),
-        move |key| logpipeline::gone(key, &gone),
-    );
-    let controller = Controller::for_stream(stream, pipelines.clone())
-        .with_config(kube::runtime::Config::default().concurrency(16))
-        .reconcile_on(references(pipelines_due))
-        .run(
-            logpipeline::reconcile,
-            logpipeline::error_policy,
-            Arc::clone(&context),
-        );
-    spawn(&mut tasks, controller.for_each(|_| std::future::ready(())));
-    filled(&pipelines).await;
+        pipelines_due,
+        &mut tasks,
+    )
+    .await;
     Objects {
         pipelines: context,
         _tasks: tasks,
     }
+}
+
+async fn run_pipelines(
+    client: Client,
+    context: Arc<logpipeline::Context>,
+    writer: reflector::store::Writer<logpipeline::Object>,
+    due: mpsc::UnboundedReceiver<Key>,
+    tasks: &mut Vec<AbortOnDropHandle<()>>,
+) {
+    let store = context.pipelines.clone();
+    let gone = Arc::clone(&context);
+    let stream = main_stream(Api::all(client), writer, store.clone(), move |key| {
+        logpipeline::gone(key, &gone);
+    });
+    let controller = Controller::for_stream(stream, store.clone())
+        .with_config(kube::runtime::Config::default().concurrency(16))
+        .reconcile_on(references(due))
+        .run(logpipeline::reconcile, logpipeline::error_policy, context);
+    spawn(tasks, controller.for_each(|_| std::future::ready(())));
+    filled(&store).await;
 }
 
 async fn run_tenants(
@@ -190,7 +205,7 @@ async fn run_tenants(
     let (store, writer) = reflector::store();
     let gone = Arc::clone(&context);
     let stream = main_stream(Api::all(client.clone()), writer, store.clone(), move |key| {
-        tenant::gone(key, &gone)
+        tenant::gone(key, &gone);
     });
     let book = context.book.clone();
     let controller = Controller::for_stream(stream, store.clone())

@@ -68,7 +68,7 @@ impl Book {
     }
 
     /// Which tenants a pipeline mentions, and which of them serve it.
-    pub fn refer(&self, pipeline: &Key, mentions: BTreeSet<Key>, served: BTreeSet<Key>) {
+    pub fn refer(&self, pipeline: &Key, mentions: BTreeSet<Key>, served: &BTreeSet<Key>) {
         let mut inner = self.inner();
         inner.mentions.insert(pipeline.clone(), mentions);
         let before = inner
@@ -76,7 +76,7 @@ impl Book {
             .insert(pipeline.clone(), served.clone())
             .unwrap_or_default();
         drop(inner);
-        self.wake(before.symmetric_difference(&served));
+        self.wake(before.symmetric_difference(served));
     }
 
     /// A pipeline is gone.

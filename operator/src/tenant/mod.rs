@@ -176,7 +176,7 @@ async fn judge(
         Err(rejection) => {
             withdraw(key, context, Facts::default());
             findings.accepted = Verdict::no(rejection.reason, rejection.message);
-            return Ok((findings, Duration::from_secs(300)));
+            return Ok((findings, Duration::from_mins(5)));
         }
     };
     findings.push_url = Some(validated.entry.push_url.clone());
@@ -203,12 +203,11 @@ async fn judge(
     share(key, context, &resolved);
     let (problem, again) = probe(key, context, &resolved).await;
     let reported = status::reported(&context.observed.borrow(), key, &resolved.entry.hash);
-    findings.reachable = match problem.or(reported) {
-        Some(problem) => status::unreachable(&problem),
-        None => {
-            let labels = loki::labels_url(&resolved.entry.push_url);
-            Verdict::yes(reasons::REACHABLE, format!("Loki answers at {labels}"))
-        }
+    findings.reachable = if let Some(problem) = problem.or(reported) {
+        status::unreachable(&problem)
+    } else {
+        let labels = loki::labels_url(&resolved.entry.push_url);
+        Verdict::yes(reasons::REACHABLE, format!("Loki answers at {labels}"))
     };
     Ok((findings, again))
 }

@@ -18,10 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks a tenant's Loki for its labels.
 pub async fn reach(tenant: &Resolved, allow_local: bool) -> Option<Problem> {
-    match attempt(tenant, allow_local).await {
-        Ok(()) => None,
-        Err(problem) => Some(problem),
-    }
+    attempt(tenant, allow_local).await.err()
 }
 
 fn problem(reason: ProblemReason, message: impl Into<String>) -> Problem {
