@@ -246,6 +246,7 @@ fn main_stream<K>(
     api: Api<K>,
     writer: reflector::store::Writer<K>,
     store: Store<K>,
+    read: watch::Sender<bool>,
     gone: impl Fn(&Key) + Send + 'static,
 ) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static
 where
@@ -272,6 +273,7 @@ where
                     .collect();
                 known.difference(&present).for_each(&gone);
                 known = present;
+                read.send_replace(true);
             }
             Ok(watcher::Event::Init) | Err(_) => {}
         })
