@@ -66,7 +66,7 @@ pub struct LogPipelineSpec {
     pub labels: Option<Labels>,
 }
 
-/// A `LokiTenant`.
+/// A LokiTenant.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRef {
     /// The tenant's name.
@@ -181,7 +181,7 @@ pub struct LogPipelineStatus {
     /// The generation that this status is about; -1 before the first look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled; Accepted, `ResolvedRefs`, Authorized, Programmed, Delivering.
+    /// Ready, Reconciling, Stalled; Accepted, ResolvedRefs, Authorized, Programmed, Delivering.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>", length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

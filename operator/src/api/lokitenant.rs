@@ -62,7 +62,7 @@ pub struct LokiTenantSpec {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub headers: Option<Vec<Header>>,
-    /// Whose `LogPipelines` may refer to this tenant; absent: those of its own namespace.
+    /// Whose LogPipelines may refer to this tenant; absent: those of its own namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
     /// What this Loki takes; the agent stays below it, so that nothing is refused. Defaults are Loki's.
@@ -152,7 +152,7 @@ pub struct Header {
     pub value: String,
 }
 
-/// Whose `LogPipeline`s may refer to a tenant.
+/// Whose LogPipelines may refer to a tenant.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(has(self.from) && self.from == 'Selector') == has(self.selector)").message("allowedNamespaces.selector goes with from: Selector, and only with it: set both or neither"))]
 pub struct AllowedNamespaces {
@@ -259,7 +259,7 @@ pub struct LokiTenantStatus {
     /// The generation that this status is about; -1 before the first look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled; Accepted, `ResolvedRefs`, Reachable.
+    /// Ready, Reconciling, Stalled; Accepted, ResolvedRefs, Reachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>", length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -268,7 +268,7 @@ pub struct LokiTenantStatus {
     #[serde(rename = "pushURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub push_url: Option<String>,
-    /// How many `LogPipelines` refer to this tenant and may.
+    /// How many LogPipelines refer to this tenant and may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipelines: Option<u32>,
     /// The worst cause and what to do, in one sentence; absent while all is well.

@@ -162,38 +162,26 @@ pub async fn objects(
         ),
     );
 
-    run_pipelines(
-        client,
-        Arc::clone(&context),
-        pipelines_writer,
-        pipelines_due,
-        &mut tasks,
-    )
-    .await;
+    let gone = Arc::clone(&context);
+    let (read, mut listed) = watch::channel(false);
+    let api = Api::all(client);
+    let stream = main_stream(api, pipelines_writer, pipelines.clone(), read, move |key| {
+        logpipeline::gone(key, &gone);
+    });
+    let controller = Controller::for_stream(stream, pipelines.clone())
+        .with_config(kube::runtime::Config::default().concurrency(16))
+        .reconcile_on(references(pipelines_due))
+        .run(
+            logpipeline::reconcile,
+            logpipeline::error_policy,
+            Arc::clone(&context),
+        );
+    spawn(&mut tasks, controller.for_each(|_| std::future::ready(())));
+    let _filled = listed.wait_for(|read| *read).await;
     Objects {
         pipelines: context,
         _tasks: tasks,
     }
-}
-
-async fn run_pipelines(
-    client: Client,
-    context: Arc<logpipeline::Context>,
-    writer: reflector::store::Writer<logpipeline::Object>,
-    due: mpsc::UnboundedReceiver<Key>,
-    tasks: &mut Vec<AbortOnDropHandle<()>>,
-) {
-    let store = context.pipelines.clone();
-    let gone = Arc::clone(&context);
-    let stream = main_stream(Api::all(client), writer, store.clone(), move |key| {
-        logpipeline::gone(key, &gone);
-    });
-    let controller = Controller::for_stream(stream, store.clone())
-        .with_config(kube::runtime::Config::default().concurrency(16))
-        .reconcile_on(references(due))
-        .run(logpipeline::reconcile, logpipeline::error_policy, context);
-    spawn(tasks, controller.for_each(|_| std::future::ready(())));
-    filled(&store).await;
 }
 
 async fn run_tenants(
@@ -204,7 +192,9 @@ async fn run_tenants(
 ) {
     let (store, writer) = reflector::store();
     let gone = Arc::clone(&context);
-    let stream = main_stream(Api::all(client.clone()), writer, store.clone(), move |key| {
+    let (read, mut listed) = watch::channel(false);
+    let api = Api::all(client.clone());
+    let stream = main_stream(api, writer, store.clone(), read, move |key| {
         tenant::gone(key, &gone);
     });
     let book = context.book.clone();
@@ -213,7 +203,7 @@ async fn run_tenants(
         .reconcile_on(references(due))
         .run(tenant::reconcile, tenant::error_policy, context);
     spawn(tasks, controller.for_each(|_| std::future::ready(())));
-    filled(&store).await;
+    let _filled = listed.wait_for(|read| *read).await;
     // Pipelines begin when tenants have said what they are, so that none is missed.
     for _ in 0..100 {
         let known: BTreeSet<Key> = book.tenants().into_iter().collect();
@@ -228,20 +218,8 @@ async fn run_tenants(
     }
 }
 
-/// Waits until a controller's store is filled. kube 5 wakes one of several that wait for a store, whoever asked
-/// last, and the controller waits as well: so this asks again and again.
-async fn filled<K>(store: &Store<K>)
-where
-    K: reflector::Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    while tokio::time::timeout(Duration::from_millis(100), store.wait_until_ready())
-        .await
-        .is_err()
-    {}
-}
-
-/// The stream of a controller's own objects; kube's own hides deletions, here `gone` learns of each.
+/// The stream of a controller's own objects; kube's own hides deletions, here `gone` learns of each. `read`
+/// says when all are listed: the store's own signal has one listener only, which is the controller.
 fn main_stream<K>(
     api: Api<K>,
     writer: reflector::store::Writer<K>,
