@@ -154,26 +154,33 @@ fn failed(host: &str, error: &reqwest::Error) -> Problem {
             ),
         );
     }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let tls = cause.downcast_ref::<rustls::Error>().or_else(|| {
-            let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
-            inner.downcast_ref::<rustls::Error>()
-        });
-        if let Some(tls) = tls {
-            return problem(
-                ProblemReason::TlsFailed,
-                format!(
-                    "the TLS handshake with {host} failed ({tls}): set tls.caSecretRef or tls.serverName"
-                ),
-            );
-        }
-        source = cause.source();
+    if let Some(tls) = tls_failure(error) {
+        return problem(
+            ProblemReason::TlsFailed,
+            format!("the TLS handshake with {host} failed ({tls}): set tls.caSecretRef or tls.serverName"),
+        );
     }
     problem(
         ProblemReason::Unreachable,
         format!("no connection to {host}: check that Loki runs and that network policies allow it"),
     )
+}
+
+/// The TLS error among an error's causes. It is wrapped in I/O errors, which pass over what they wrap when they are
+/// asked for their source.
+fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(tls) = cause.downcast_ref() {
+            return Some(tls);
+        }
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        source = match wrapped {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    None
 }
 
 fn judge(status: StatusCode) -> Result<(), Problem> {
