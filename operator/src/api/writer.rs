@@ -18,28 +18,43 @@ use super::lokitenant::LokiTenantStatus;
 
 /// Field manager of status.
 pub const FIELD_MANAGER: &str = "sluice-status";
-/// How often figures alone are written.
+/// How often figures that change by themselves are written, such as lag.
 pub const FIGURES_EVERY: Duration = Duration::from_mins(1);
+/// How often counts are written that follow what people do, such as nodes during a rollout: often enough to
+/// watch, rare enough for thousands of nodes.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// A status whose meaning can be told from its figures.
 pub trait Meaning: Clone + PartialEq + Serialize + Debug {
     /// The status without figures that change by themselves.
     #[must_use]
+    fn progress(&self) -> Self;
+
+    /// The status without any figures.
+    #[must_use]
     fn meaning(&self) -> Self;
 }
 
 impl Meaning for LogPipelineStatus {
-    fn meaning(&self) -> Self {
+    fn progress(&self) -> Self {
         let mut bare = self.clone();
-        bare.nodes = None;
         bare.rejected.clear();
+        if let Some(display) = &mut bare.display {
+            display.lag = String::new();
+        }
+        for node in &mut bare.worst_nodes {
+            node.lag_seconds = None;
+        }
+        bare
+    }
+
+    fn meaning(&self) -> Self {
+        let mut bare = self.progress();
+        bare.nodes = None;
         bare.display = bare.display.map(|display| Display {
             tenants: display.tenants,
             ..Display::default()
         });
-        for node in &mut bare.worst_nodes {
-            node.lag_seconds = None;
-        }
         if let Some(namespaces) = &mut bare.namespaces {
             namespaces.granted_count = 0;
             namespaces.denied_count = 0;
@@ -49,6 +64,10 @@ impl Meaning for LogPipelineStatus {
 }
 
 impl Meaning for LokiTenantStatus {
+    fn progress(&self) -> Self {
+        self.clone()
+    }
+
     fn meaning(&self) -> Self {
         Self {
             pipelines: None,
@@ -75,7 +94,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes `new` over `old` where they differ; figures alone at most once a minute.
+    /// Writes `new` over `old` where they differ: counts at most every two seconds, lag and refusals alone at
+    /// most once a minute.
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
@@ -127,7 +147,12 @@ impl Writer {
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
             .copied();
-        match last.and_then(|last| FIGURES_EVERY.checked_sub(now.saturating_duration_since(last))) {
+        let every = if old.progress() == new.progress() {
+            FIGURES_EVERY
+        } else {
+            PROGRESS_EVERY
+        };
+        match last.and_then(|last| every.checked_sub(now.saturating_duration_since(last))) {
             Some(rest) if !rest.is_zero() => Written::Later(rest),
             Some(_) | None => Written::Now,
         }
@@ -145,30 +170,42 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::logpipeline::NodeCounts;
+    use crate::api::logpipeline::{NodeCounts, RejectedLines};
 
     #[test]
-    fn figures_alone_are_written_once_a_minute_and_meaning_at_once() {
+    fn lag_is_written_once_a_minute_counts_every_two_seconds_and_meaning_at_once() {
         let writer = Writer::default();
         let key = Key::new("a", "b");
         let now = Instant::now();
         let old = LogPipelineStatus::default();
         assert_eq!(writer.due(&key, &old, &old, now), Written::Same);
+        let lag = LogPipelineStatus {
+            rejected: vec![RejectedLines {
+                reason: "line_too_long".into(),
+                lines: 1,
+            }],
+            ..old.clone()
+        };
         let counts = LogPipelineStatus {
             nodes: Some(NodeCounts::default()),
             ..old.clone()
         };
-        assert_eq!(writer.due(&key, &old, &counts, now), Written::Now);
+        assert_eq!(writer.due(&key, &old, &lag, now), Written::Now);
         writer.last.lock().unwrap().insert(key.clone(), now);
         let later = now + Duration::from_secs(20);
         assert_eq!(
-            writer.due(&key, &old, &counts, later),
+            writer.due(&key, &old, &lag, later),
             Written::Later(Duration::from_secs(40))
         );
         assert_eq!(
-            writer.due(&key, &old, &counts, now + Duration::from_mins(1)),
+            writer.due(&key, &old, &lag, now + Duration::from_mins(1)),
             Written::Now
         );
+        assert_eq!(
+            writer.due(&key, &old, &counts, now + Duration::from_secs(1)),
+            Written::Later(Duration::from_secs(1))
+        );
+        assert_eq!(writer.due(&key, &old, &counts, later), Written::Now);
         let meaning = LogPipelineStatus {
             diagnosis: Some("x".into()),
             ..old.clone()
