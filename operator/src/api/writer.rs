@@ -19,10 +19,13 @@ use super::lokitenant::LokiTenantStatus;
 /// Field manager of status.
 pub const FIELD_MANAGER: &str = "sluice-status";
 /// How often figures alone are written.
-pub const FIGURES_EVERY: Duration = Duration::from_mins(1);
+const FIGURES_EVERY: Duration = Duration::from_mins(1);
 
 /// A status whose meaning can be told from its figures.
 pub trait Meaning: Clone + PartialEq + Serialize + Debug {
+    /// How often figures alone are written.
+    const FIGURES_EVERY: Duration = FIGURES_EVERY;
+
     /// The status without figures that change by themselves.
     #[must_use]
     fn meaning(&self) -> Self;
@@ -49,6 +52,9 @@ impl Meaning for LogPipelineStatus {
 }
 
 impl Meaning for LokiTenantStatus {
+    /// Pipelines come and go when people act, and who acts looks at once; many may come together.
+    const FIGURES_EVERY: Duration = Duration::from_secs(5);
+
     fn meaning(&self) -> Self {
         Self {
             pipelines: None,
@@ -75,7 +81,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes `new` over `old` where they differ; figures alone at most once a minute.
+    /// Writes `new` over `old` where they differ; figures alone only every so often.
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
@@ -127,7 +133,7 @@ impl Writer {
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
             .copied();
-        match last.and_then(|last| FIGURES_EVERY.checked_sub(now.saturating_duration_since(last))) {
+        match last.and_then(|last| S::FIGURES_EVERY.checked_sub(now.saturating_duration_since(last))) {
             Some(rest) if !rest.is_zero() => Written::Later(rest),
             Some(_) | None => Written::Now,
         }

@@ -174,7 +174,9 @@ fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
         if let Some(tls) = cause.downcast_ref() {
             return Some(tls);
         }
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let wrapped = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         source = match wrapped {
             Some(inner) => Some(inner),
             None => cause.source(),
