@@ -92,7 +92,13 @@ pub async fn try_apply(cluster: &Cluster, object: &Value) -> Result<Value, Strin
         .patch(&reference.name, &parameters, &Patch::Apply(object))
         .await
         .map(|object| serde_json::to_value(object).expect("an object is JSON"))
-        .map_err(|error| error.to_string())
+        .map_err(|error| {
+            if let kube::Error::Api(status) = error {
+                status.message
+            } else {
+                error.to_string()
+            }
+        })
 }
 
 /// The object as it is now.

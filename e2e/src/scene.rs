@@ -40,8 +40,11 @@ struct Made {
 pub fn play(name: &str, steps: impl AsyncFnOnce(&Scene)) {
     run(async {
         let scene = Scene::new(name).await;
-        sluice::ensure_installed(&scene.cluster).await;
-        scene.perform(steps).await;
+        let installed = async |scene: &Scene| {
+            sluice::ensure_installed(&scene.cluster).await;
+            steps(scene).await;
+        };
+        scene.perform(installed).await;
     });
 }
 

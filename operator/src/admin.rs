@@ -50,8 +50,7 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let histogram: fn() -> Histogram =
-            || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0].into_iter());
+        let histogram: fn() -> Histogram = || Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0]);
         let metrics = Self {
             registry: Arc::default(),
             reconciles: Family::new_with_constructor(histogram),
@@ -73,13 +72,25 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let r = registry.sub_registry_with_prefix("sluice_operator");
-        r.register("reconcile_duration_seconds", "Time to reconcile one object", self.reconciles.clone());
-        r.register("reconcile_errors", "Failed reconciliations by class", self.errors.clone());
+        r.register(
+            "reconcile_duration_seconds",
+            "Time to reconcile one object",
+            self.reconciles.clone(),
+        );
+        r.register(
+            "reconcile_errors",
+            "Failed reconciliations by class",
+            self.errors.clone(),
+        );
         r.register("reviews", "SubjectAccessReviews by answer", self.reviews.clone());
         r.register("status_writes", "Writes of status", self.writes.clone());
         r.register("agents_connected", "Agents that answer", self.agents.clone());
         r.register("nodes", "Nodes where an agent should run", self.nodes.clone());
-        r.register("leading", "1 while this process holds the Lease", self.leading.clone());
+        r.register(
+            "leading",
+            "1 while this process holds the Lease",
+            self.leading.clone(),
+        );
     }
 
     /// Lets another part register its own metrics.
@@ -89,7 +100,9 @@ impl Metrics {
 
     /// An object was reconciled.
     pub fn reconciled(&self, kind: &'static str, took: Duration) {
-        self.reconciles.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+        self.reconciles
+            .get_or_create(&Kind { kind })
+            .observe(took.as_secs_f64());
         self.reconciled.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -156,14 +169,22 @@ pub async fn serve(
 }
 
 async fn ready(State(metrics): State<Metrics>) -> StatusCode {
-    if metrics.ready.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if metrics.ready.load(Ordering::Relaxed) {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 async fn encode(State(metrics): State<Metrics>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            error.to_string(),
+        ),
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Run {
     /// This process in the Lease; the pod's name.
     #[arg(long, env = "SLUICE_POD_NAME", default_value = "sluice-operator")]
     pub identity: String,
-    /// Namespaces where LokiTenants count, beside those of the settings; the operator's own without any.
+    /// Namespaces where `LokiTenants` count, beside those of the settings; the operator's own without any.
     #[arg(long, env = "SLUICE_TENANT_NAMESPACES", value_delimiter = ',')]
     pub tenant_namespaces: Vec<String>,
     /// Ask for all namespaces first; false for authorizers where all does not imply each.

@@ -9,7 +9,10 @@ use sluice_operator::run;
 #[tokio::main]
 async fn main() -> ExitCode {
     // kube and reqwest share one provider; with none chosen both panic.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("sluice-operator: a TLS provider was installed before main");
         return ExitCode::FAILURE;
     }

@@ -12,7 +12,7 @@ pub mod types {
     pub const ACCEPTED: &str = "Accepted";
     /// Everything it refers to exists and consents.
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
-    /// The `ServiceAccount` may read the logs.
+    /// The ServiceAccount may read the logs.
     pub const AUTHORIZED: &str = "Authorized";
     /// The nodes run this generation.
     pub const PROGRAMMED: &str = "Programmed";
@@ -76,7 +76,7 @@ reasons! {
     PARTIALLY_AUTHORIZED = "PartiallyAuthorized";
     /// A named namespace, or every selected one, may not be read.
     NOT_AUTHORIZED = "NotAuthorized";
-    /// The `ServiceAccount` does not exist.
+    /// The ServiceAccount does not exist.
     SERVICE_ACCOUNT_NOT_FOUND = "ServiceAccountNotFound";
     /// No namespace is selected.
     NO_NAMESPACES = "NoNamespaces";
@@ -130,7 +130,10 @@ mod tests {
     fn every_type_and_reason_is_documented() {
         let page = include_str!("../../../docs/conditions.md");
         for word in types::ALL.iter().chain(reasons::ALL) {
-            assert!(page.contains(&format!("`{word}`")), "docs/conditions.md lacks {word}");
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "docs/conditions.md lacks {word}"
+            );
         }
     }
 }

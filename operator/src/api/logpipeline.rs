@@ -1,6 +1,10 @@
 //! `LogPipeline`: which pods' logs, how they are labelled, to which tenants.
 
-#![allow(unreachable_pub, reason = "KubeSchema derives from hidden copies of these types")]
+#![allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema derives from hidden copies of these types; columns repeat their attributes"
+)]
 
 use std::collections::BTreeMap;
 
@@ -24,11 +28,19 @@ use sluice_engine::selector::{ContainerSelector, LabelSelector};
     shortname = "lp",
     category = "sluice",
     doc = "Which pods' logs are collected, how they are labelled, and to which LokiTenants they go.",
-    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "NODES", type_ = "string", json_path = ".status.display.nodes"),
     printcolumn(name = "TENANT", type_ = "string", json_path = ".status.display.tenants"),
     printcolumn(name = "LAG", type_ = "string", json_path = ".status.display.lag"),
-    printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -38,7 +50,10 @@ pub struct LogPipelineSpec {
     pub suspend: Option<bool>,
     /// ServiceAccount of this namespace whose right to `get pods/log` decides what is collected; default `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub service_account_name: Option<String>,
     /// Tenants that get every line, 1 to 4.
     #[schemars(length(min = 1, max = 4))]
@@ -51,7 +66,7 @@ pub struct LogPipelineSpec {
     pub labels: Option<Labels>,
 }
 
-/// A `LokiTenant`.
+/// A LokiTenant.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRef {
     /// The tenant's name.

@@ -1,6 +1,10 @@
 //! `LokiTenant`: one tenant of a Grafana Loki, its address, credentials, limits, and who may use it.
 
-#![allow(unreachable_pub, reason = "KubeSchema derives from hidden copies of these types")]
+#![allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema derives from hidden copies of these types; columns repeat their attributes"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -20,10 +24,18 @@ use sluice_engine::selector::LabelSelector;
     shortname = "lt",
     category = "sluice",
     doc = "One tenant of a Grafana Loki: address, credentials, limits, and whose LogPipelines may use it.",
-    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "TENANT-ID", type_ = "string", json_path = ".spec.tenantID"),
     printcolumn(name = "PIPELINES", type_ = "integer", json_path = ".status.pipelines"),
-    printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -140,7 +152,7 @@ pub struct Header {
     pub value: String,
 }
 
-/// Whose `LogPipeline`s may refer to a tenant.
+/// Whose LogPipelines may refer to a tenant.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(has(self.from) && self.from == 'Selector') == has(self.selector)").message("allowedNamespaces.selector goes with from: Selector, and only with it: set both or neither"))]
 pub struct AllowedNamespaces {

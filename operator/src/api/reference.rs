@@ -19,7 +19,13 @@ pub fn render(definitions: &[CustomResourceDefinition]) -> String {
                 .as_ref()
                 .and_then(|schema| serde_json::to_value(&schema.open_api_v3_schema).ok())
                 .unwrap_or_default();
-            push(&mut page, format_args!("\n## {} ({}/{})\n", names.kind, definition.spec.group, version.name));
+            push(
+                &mut page,
+                format_args!(
+                    "\n## {} ({}/{})\n",
+                    names.kind, definition.spec.group, version.name
+                ),
+            );
             push(&mut page, format_args!("\n{}\n", description(&root)));
             let short = names.short_names.clone().unwrap_or_default().join(", ");
             push(&mut page, format_args!("\nShort name `{short}`.\n"));
@@ -35,13 +41,30 @@ pub fn render(definitions: &[CustomResourceDefinition]) -> String {
 }
 
 fn fields(page: &mut String, path: &str, schema: &Value) {
-    let required: Vec<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (name, property) in schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         let path = format!("{path}.{name}");
-        let required = if required.contains(&name.as_str()) { " *required*" } else { "" };
+        let required = if required.contains(&name.as_str()) {
+            " *required*"
+        } else {
+            ""
+        };
         let meaning = meaning(property);
-        push(page, format_args!("| `{path}`{required} | {} | {meaning} |\n", kind(property)));
+        push(
+            page,
+            format_args!("| `{path}`{required} | {} | {meaning} |\n", kind(property)),
+        );
         match property.get("items") {
             // Conditions are those of every Kubernetes object.
             Some(_) if name == "conditions" => {}
@@ -66,7 +89,11 @@ fn kind(schema: &Value) -> String {
 fn meaning(schema: &Value) -> String {
     let mut text = description(schema);
     if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        let values: Vec<String> = values.iter().filter_map(Value::as_str).map(|v| format!("`{v}`")).collect();
+        let values: Vec<String> = values
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|v| format!("`{v}`"))
+            .collect();
         push(&mut text, format_args!(" One of {}.", values.join(", ")));
     }
     let bound = |name: &str| schema.get(name).and_then(Value::as_i64);
@@ -84,7 +111,10 @@ fn meaning(schema: &Value) -> String {
 }
 
 fn description(schema: &Value) -> String {
-    let text = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    let text = schema
+        .get("description")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -14,10 +14,18 @@ pub fn tidy(definition: CustomResourceDefinition) -> Result<CustomResourceDefini
     let name = definition.spec.names.plural.clone();
     let failed = |error| Error::Generate(name.clone(), error);
     let mut value = serde_json::to_value(definition).map_err(failed)?;
-    for version in value.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten() {
+    for version in value
+        .pointer_mut("/spec/versions")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if let Some(root) = version.pointer_mut("/schema/openAPIV3Schema") {
             tidy_schema(root);
-            if let Some(status) = root.pointer_mut("/properties/status").and_then(Value::as_object_mut) {
+            if let Some(status) = root
+                .pointer_mut("/properties/status")
+                .and_then(Value::as_object_mut)
+            {
                 // kstatus: an object that nobody has looked at yet is in progress.
                 status.insert("default".into(), json!({"observedGeneration": -1}));
             }
@@ -27,14 +35,20 @@ pub fn tidy(definition: CustomResourceDefinition) -> Result<CustomResourceDefini
 }
 
 fn tidy_schema(schema: &mut Value) {
-    let Some(schema) = schema.as_object_mut() else { return };
+    let Some(schema) = schema.as_object_mut() else {
+        return;
+    };
     for noise in ["nullable", "default", "title"] {
         schema.remove(noise);
     }
     if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
         schema.remove("additionalProperties");
     }
-    if schema.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+    if schema
+        .get("format")
+        .and_then(Value::as_str)
+        .is_some_and(|format| format.starts_with("uint"))
+    {
         schema.remove("format");
     }
     whole_numbers(schema);

@@ -44,17 +44,29 @@ pub struct Verdict {
 impl Verdict {
     /// It holds.
     pub fn yes(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { standing: Standing::True, reason, message: message.into() }
+        Self {
+            standing: Standing::True,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// It does not hold.
     pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { standing: Standing::False, reason, message: message.into() }
+        Self {
+            standing: Standing::False,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// Not known yet.
     pub fn pending(message: impl Into<String>) -> Self {
-        Self { standing: Standing::Unknown, reason: reasons::PENDING, message: message.into() }
+        Self {
+            standing: Standing::Unknown,
+            reason: reasons::PENDING,
+            message: message.into(),
+        }
     }
 
     /// Whether it holds.
@@ -101,7 +113,8 @@ impl Moment<'_> {
     pub fn conditions(&self, ready: &Verdict, rest: &[(&str, &Verdict)]) -> Vec<Condition> {
         let mut conditions = vec![self.condition(types::READY, ready)];
         if self.is_stalled(ready) {
-            conditions.push(self.condition(types::STALLED, &Verdict::yes(ready.reason, ready.message.clone())));
+            conditions
+                .push(self.condition(types::STALLED, &Verdict::yes(ready.reason, ready.message.clone())));
         } else if is_progress(ready) {
             let verdict = Verdict::yes(ready.reason, ready.message.clone());
             conditions.push(self.condition(types::RECONCILING, &verdict));
@@ -129,10 +142,10 @@ impl Moment<'_> {
 
     fn condition(&self, kind: &str, verdict: &Verdict) -> Condition {
         let status = verdict.standing.as_str();
-        let since = self
-            .find(kind)
-            .filter(|old| old.status == status)
-            .map_or_else(|| Time(whole_seconds(self.now)), |old| old.last_transition_time.clone());
+        let since = self.find(kind).filter(|old| old.status == status).map_or_else(
+            || Time(whole_seconds(self.now)),
+            |old| old.last_transition_time.clone(),
+        );
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
@@ -159,8 +172,12 @@ fn whole_seconds(now: Timestamp) -> Timestamp {
 
 /// At most `most` bytes of a text, cut at a character.
 pub fn clip(text: &str, most: usize) -> String {
-    let end = (0..=most.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    text.split_at_checked(end).map_or_else(String::new, |(start, _)| start.to_owned())
+    let end = (0..=most.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    text.split_at_checked(end)
+        .map_or_else(String::new, |(start, _)| start.to_owned())
 }
 
 #[cfg(test)]
@@ -174,36 +191,77 @@ mod tests {
     #[test]
     fn transition_times_move_only_with_the_status() {
         let verdict = Verdict::no(reasons::UNREACHABLE, "a");
-        let first = Moment { old: &[], generation: 1, now: at(100) }.conditions(&verdict, &[]);
+        let first = Moment {
+            old: &[],
+            generation: 1,
+            now: at(100),
+        }
+        .conditions(&verdict, &[]);
         let verdict = Verdict::no(reasons::SERVER_ERROR, "b");
-        let second = Moment { old: &first, generation: 1, now: at(200) }.conditions(&verdict, &[]);
+        let second = Moment {
+            old: &first,
+            generation: 1,
+            now: at(200),
+        }
+        .conditions(&verdict, &[]);
         assert_eq!(second[0].last_transition_time.0, at(100));
         assert_eq!(second[0].reason, "ServerError");
-        let third =
-            Moment { old: &second, generation: 1, now: at(300) }.conditions(&Verdict::yes(reasons::READY, ""), &[]);
+        let third = Moment {
+            old: &second,
+            generation: 1,
+            now: at(300),
+        }
+        .conditions(&Verdict::yes(reasons::READY, ""), &[]);
         assert_eq!(third[0].last_transition_time.0, at(300));
     }
 
     #[test]
     fn an_outage_stalls_after_five_minutes_and_a_human_is_called_at_once() {
         let outage = Verdict::no(reasons::UNREACHABLE, "");
-        let old = Moment { old: &[], generation: 1, now: at(0) }.conditions(&outage, &[]);
+        let old = Moment {
+            old: &[],
+            generation: 1,
+            now: at(0),
+        }
+        .conditions(&outage, &[]);
         assert_eq!(old.len(), 1);
-        let stalled = |now| Moment { old: &old, generation: 1, now: at(now) }.is_stalled(&outage);
+        let stalled = |now| {
+            Moment {
+                old: &old,
+                generation: 1,
+                now: at(now),
+            }
+            .is_stalled(&outage)
+        };
         assert!(!stalled(299));
         assert!(stalled(300));
-        let moment = Moment { old: &[], generation: 1, now: at(0) };
+        let moment = Moment {
+            old: &[],
+            generation: 1,
+            now: at(0),
+        };
         assert!(moment.is_stalled(&Verdict::no(reasons::INVALID, "")));
         assert!(!moment.is_stalled(&Verdict::no(reasons::SUSPENDED, "")));
     }
 
     #[test]
     fn reconciling_is_there_only_while_rolling_out() {
-        let moment = Moment { old: &[], generation: 1, now: at(0) };
-        let kinds = |verdict| -> Vec<String> {
-            moment.conditions(&verdict, &[]).into_iter().map(|condition| condition.type_).collect()
+        let moment = Moment {
+            old: &[],
+            generation: 1,
+            now: at(0),
         };
-        assert_eq!(kinds(Verdict::no(reasons::ROLLING_OUT, "")), ["Ready", "Reconciling"]);
+        let kinds = |verdict| -> Vec<String> {
+            moment
+                .conditions(&verdict, &[])
+                .into_iter()
+                .map(|condition| condition.type_)
+                .collect()
+        };
+        assert_eq!(
+            kinds(Verdict::no(reasons::ROLLING_OUT, "")),
+            ["Ready", "Reconciling"]
+        );
         assert_eq!(kinds(Verdict::yes(reasons::READY, "")), ["Ready"]);
         assert_eq!(kinds(Verdict::no(reasons::SUSPENDED, "")), ["Ready"]);
         assert_eq!(kinds(Verdict::no(reasons::INVALID, "")), ["Ready", "Stalled"]);

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
-use k8s_openapi::NamespaceResourceScope;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_engine::key::Key;
@@ -19,7 +19,7 @@ use super::lokitenant::LokiTenantStatus;
 /// Field manager of status.
 pub const FIELD_MANAGER: &str = "sluice-status";
 /// How often figures alone are written.
-pub const FIGURES_EVERY: Duration = Duration::from_secs(60);
+pub const FIGURES_EVERY: Duration = Duration::from_mins(1);
 
 /// A status whose meaning can be told from its figures.
 pub trait Meaning: Clone + PartialEq + Serialize + Debug {
@@ -33,7 +33,10 @@ impl Meaning for LogPipelineStatus {
         let mut bare = self.clone();
         bare.nodes = None;
         bare.rejected.clear();
-        bare.display = bare.display.map(|display| Display { tenants: display.tenants, ..Display::default() });
+        bare.display = bare.display.map(|display| Display {
+            tenants: display.tenants,
+            ..Display::default()
+        });
         for node in &mut bare.worst_nodes {
             node.lag_seconds = None;
         }
@@ -47,7 +50,10 @@ impl Meaning for LogPipelineStatus {
 
 impl Meaning for LokiTenantStatus {
     fn meaning(&self) -> Self {
-        Self { pipelines: None, ..self.clone() }
+        Self {
+            pipelines: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -73,14 +79,20 @@ impl Writer {
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn write<K, S>(&self, client: &Client, key: &Key, old: &S, new: &S) -> Result<Written, kube::Error>
+    pub async fn write<K, S>(
+        &self,
+        client: &Client,
+        key: &Key,
+        old: &S,
+        new: &S,
+    ) -> Result<Written, kube::Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
         S: Meaning,
     {
         match self.due(key, old, new, Instant::now()) {
             Written::Now => {}
-            other => return Ok(other),
+            other @ (Written::Same | Written::Later(_)) => return Ok(other),
         }
         let body = serde_json::json!({
             "apiVersion": K::api_version(&()),
@@ -89,8 +101,16 @@ impl Writer {
             "status": new,
         });
         let api: Api<kube::core::PartialObjectMeta<K>> = Api::namespaced(client.clone(), &key.namespace);
-        api.patch_status(&key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)).await?;
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Instant::now());
+        api.patch_status(
+            &key.name,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(&body),
+        )
+        .await?;
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), Instant::now());
         Ok(Written::Now)
     }
 
@@ -101,7 +121,12 @@ impl Writer {
         if old.meaning() != new.meaning() {
             return Written::Now;
         }
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        let last = self
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .copied();
         match last.and_then(|last| FIGURES_EVERY.checked_sub(now.saturating_duration_since(last))) {
             Some(rest) if !rest.is_zero() => Written::Later(rest),
             Some(_) | None => Written::Now,
@@ -110,7 +135,10 @@ impl Writer {
 
     /// Forgets an object that is gone.
     pub fn forget(&self, key: &Key) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }
 
@@ -126,13 +154,25 @@ mod tests {
         let now = Instant::now();
         let old = LogPipelineStatus::default();
         assert_eq!(writer.due(&key, &old, &old, now), Written::Same);
-        let counts = LogPipelineStatus { nodes: Some(NodeCounts::default()), ..old.clone() };
+        let counts = LogPipelineStatus {
+            nodes: Some(NodeCounts::default()),
+            ..old.clone()
+        };
         assert_eq!(writer.due(&key, &old, &counts, now), Written::Now);
         writer.last.lock().unwrap().insert(key.clone(), now);
         let later = now + Duration::from_secs(20);
-        assert_eq!(writer.due(&key, &old, &counts, later), Written::Later(Duration::from_secs(40)));
-        assert_eq!(writer.due(&key, &old, &counts, now + Duration::from_secs(60)), Written::Now);
-        let meaning = LogPipelineStatus { diagnosis: Some("x".into()), ..old.clone() };
+        assert_eq!(
+            writer.due(&key, &old, &counts, later),
+            Written::Later(Duration::from_secs(40))
+        );
+        assert_eq!(
+            writer.due(&key, &old, &counts, now + Duration::from_mins(1)),
+            Written::Now
+        );
+        let meaning = LogPipelineStatus {
+            diagnosis: Some("x".into()),
+            ..old.clone()
+        };
         assert_eq!(writer.due(&key, &old, &meaning, later), Written::Now);
     }
 }

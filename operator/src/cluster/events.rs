@@ -17,8 +17,13 @@ pub struct Events {
 impl Events {
     /// Events reported by `instance`.
     pub fn new(client: Client, instance: &str) -> Self {
-        let reporter = Reporter { controller: "sluice-operator".into(), instance: Some(instance.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter) }
+        let reporter = Reporter {
+            controller: "sluice-operator".into(),
+            instance: Some(instance.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+        }
     }
 
     /// Publishes an event when `Ready` is not what it was.
@@ -36,6 +41,16 @@ fn transition(old: &[Condition], new: &[Condition]) -> Option<Event> {
     if old.is_some_and(|old| old.status == new.status) || new.status == "Unknown" {
         return None;
     }
-    let type_ = if new.status == "True" { EventType::Normal } else { EventType::Warning };
-    Some(Event { type_, reason: new.reason, note: Some(clip(&new.message, 1000)), action: "Report".into(), secondary: None })
+    let type_ = if new.status == "True" {
+        EventType::Normal
+    } else {
+        EventType::Warning
+    };
+    Some(Event {
+        type_,
+        reason: new.reason,
+        note: Some(clip(&new.message, 1000)),
+        action: "Report".into(),
+        secondary: None,
+    })
 }

@@ -54,7 +54,11 @@ pub struct Authorized {
 /// Every namespace that a selection selects; named ones whether they exist or not.
 pub fn selected(selection: &Selection, namespaces: &BTreeMap<String, NamespaceFact>) -> BTreeSet<String> {
     let by_label = namespaces.iter().filter(|(_, fact)| {
-        selection.all || selection.selector.as_ref().is_some_and(|selector| selector.matches(&fact.labels))
+        selection.all
+            || selection
+                .selector
+                .as_ref()
+                .is_some_and(|selector| selector.matches(&fact.labels))
     });
     let mut names: BTreeSet<String> = by_label.map(|(name, _)| name.clone()).collect();
     names.extend(selection.names.iter().cloned());
@@ -76,8 +80,18 @@ pub fn authorize(validated: Validated, facts: &Facts<'_>) -> Authorized {
             None => sorted.pending.push(name.clone()),
         }
     }
-    let of_author = |names: &[String]| names.iter().filter(|name| named.contains(*name)).cloned().collect::<Vec<_>>();
-    let granted: Vec<String> = sorted.granted.iter().map(|namespace| namespace.name.clone()).collect();
+    let of_author = |names: &[String]| {
+        names
+            .iter()
+            .filter(|name| named.contains(*name))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let granted: Vec<String> = sorted
+        .granted
+        .iter()
+        .map(|namespace| namespace.name.clone())
+        .collect();
     let counts = NamespaceCounts {
         granted: of_author(&granted),
         denied: of_author(&sorted.denied),
@@ -87,7 +101,14 @@ pub fn authorize(validated: Validated, facts: &Facts<'_>) -> Authorized {
     let withheld = [of_author(&sorted.denied), of_author(&sorted.pending)].concat();
     let verdict = sorted.verdict(&validated, facts.account, &counts);
     let pending = facts.account && !sorted.pending.is_empty();
-    Authorized { validated, granted: sorted.granted, withheld, counts, verdict, pending }
+    Authorized {
+        validated,
+        granted: sorted.granted,
+        withheld,
+        counts,
+        verdict,
+        pending,
+    }
 }
 
 #[derive(Default)]
@@ -116,25 +137,47 @@ impl Sorted {
         if let Some(denied) = counts.denied.first() {
             let others = match counts.denied.len() {
                 1 => String::new(),
-                _ => format!(" (likewise in {})", counts.denied.iter().skip(1).cloned().collect::<Vec<_>>().join(", ")),
+                _ => format!(
+                    " (likewise in {})",
+                    counts
+                        .denied
+                        .iter()
+                        .skip(1)
+                        .cloned()
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
             };
-            return Verdict::no(reasons::NOT_AUTHORIZED, format!("{}{others}", refusal(validated, denied)));
+            return Verdict::no(
+                reasons::NOT_AUTHORIZED,
+                format!("{}{others}", refusal(validated, denied)),
+            );
         }
         if self.granted.is_empty() && self.denied.is_empty() {
             let message = match self.absent.first() {
-                Some(absent) => format!("namespace {absent} does not exist yet: create it, or change sources.pods.namespaces"),
-                None => "no namespace is selected: change sources.pods.namespaces, or label a namespace".into(),
+                Some(absent) => format!(
+                    "namespace {absent} does not exist yet: create it, or change sources.pods.namespaces"
+                ),
+                None => {
+                    "no namespace is selected: change sources.pods.namespaces, or label a namespace".into()
+                }
             };
             return Verdict::no(reasons::NO_NAMESPACES, message);
         }
         if self.denied.is_empty() {
-            return Verdict::yes(reasons::AUTHORIZED, "the ServiceAccount may read every selected namespace");
+            return Verdict::yes(
+                reasons::AUTHORIZED,
+                "the ServiceAccount may read every selected namespace",
+            );
         }
         let message = refusal(validated, "<namespace>");
         if self.granted.is_empty() {
             Verdict::no(reasons::NOT_AUTHORIZED, message)
         } else {
-            Verdict::yes(reasons::PARTIALLY_AUTHORIZED, format!("some selected namespaces are left out: {message}"))
+            Verdict::yes(
+                reasons::PARTIALLY_AUTHORIZED,
+                format!("some selected namespaces are left out: {message}"),
+            )
         }
     }
 }
@@ -148,12 +191,19 @@ fn refusal(validated: &Validated, namespace: &str) -> String {
 }
 
 fn entry(name: &str, fact: &NamespaceFact, validated: &Validated) -> Namespace {
-    let used = validated.entry.labels.from_namespace_labels.iter().map(|rule| &rule.namespace_label);
+    let used = validated
+        .entry
+        .labels
+        .from_namespace_labels
+        .iter()
+        .map(|rule| &rule.namespace_label);
     Namespace {
         name: name.to_owned(),
         uid: Some(fact.uid.clone()),
         created_at: fact.created_at,
-        labels: used.filter_map(|label| Some((label.clone(), fact.labels.get(label)?.clone()))).collect(),
+        labels: used
+            .filter_map(|label| Some((label.clone(), fact.labels.get(label)?.clone())))
+            .collect(),
     }
 }
 

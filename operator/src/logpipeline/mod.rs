@@ -10,6 +10,9 @@ pub mod status;
 pub mod touched;
 pub mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,7 +93,10 @@ impl Context {
     /// Whether every pipeline has been decided about: the fleet may act on what is wanted.
     pub fn is_settled(&self) -> bool {
         let progress = self.progress();
-        self.pipelines.state().iter().all(|object| progress.decided.contains(&key_of(object.as_ref())))
+        self.pipelines
+            .state()
+            .iter()
+            .all(|object| progress.decided.contains(&key_of(object.as_ref())))
     }
 
     /// Whether a pipeline may go on with what is known.
@@ -130,9 +136,17 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
     let key = key_of(object.as_ref());
     let validated = match &object.0 {
         Ok(pipeline) => validate::validate(pipeline),
-        Err(invalid) => Err(Rejection::new(reasons::INVALID, format!("the object cannot be read: {}", invalid.error))),
+        Err(invalid) => Err(Rejection::new(
+            reasons::INVALID,
+            format!("the object cannot be read: {}", invalid.error),
+        )),
     };
-    let old = object.0.as_ref().ok().and_then(|pipeline| pipeline.status.clone()).unwrap_or_default();
+    let old = object
+        .0
+        .as_ref()
+        .ok()
+        .and_then(|pipeline| pipeline.status.clone())
+        .unwrap_or_default();
     let moment = Moment {
         old: &old.conditions,
         generation: object.meta().generation.unwrap_or_default(),
@@ -185,10 +199,17 @@ fn authorize(
 }
 
 fn share(key: &Key, resolved: &Resolved, context: &Context) {
-    let mentions = resolved.authorized.validated.entry.tenants.iter().cloned().collect();
+    let mentions = resolved
+        .authorized
+        .validated
+        .entry
+        .tenants
+        .iter()
+        .cloned()
+        .collect();
     let served = resolved.tenants.iter().map(|tenant| tenant.key.clone()).collect();
     context.desired.set_pipeline(key, Some(resolved.share.clone()));
-    context.book.refer(key, mentions, served);
+    context.book.refer(key, mentions, &served);
 }
 
 fn refuse(key: &Key, context: &Context) {
@@ -199,11 +220,22 @@ fn refuse(key: &Key, context: &Context) {
 }
 
 fn tombstone(key: &Key) -> PipelineShare {
-    PipelineShare { pipeline: None, deny: vec![Denial { pipeline: key.clone(), namespace: None }] }
+    PipelineShare {
+        pipeline: None,
+        deny: vec![Denial {
+            pipeline: key.clone(),
+            namespace: None,
+        }],
+    }
 }
 
 /// Whether a new leader has not seen the nodes yet, while the status of its predecessor still tells.
-fn is_first_look(observed: &Observed, old: &LogPipelineStatus, moment: &Moment<'_>, context: &Context) -> bool {
+fn is_first_look(
+    observed: &Observed,
+    old: &LogPipelineStatus,
+    moment: &Moment<'_>,
+    context: &Context,
+) -> bool {
     observed.document.is_empty()
         && old.observed_generation == Some(moment.generation)
         && context.started.elapsed() < FIRST_LOOK
@@ -216,14 +248,21 @@ async fn write(
     old: &LogPipelineStatus,
     new: &LogPipelineStatus,
 ) -> Result<Written, Error> {
-    let written = match context.writer.write::<LogPipeline, _>(&context.client, key, old, new).await {
+    let written = match context
+        .writer
+        .write::<LogPipeline, _>(&context.client, key, old, new)
+        .await
+    {
         // It was deleted meanwhile.
         Err(kube::Error::Api(status)) if status.is_not_found() => Written::Same,
         other => other.map_err(Error)?,
     };
     if written == Written::Now {
         context.metrics.wrote("LogPipeline");
-        context.events.ready_changed(&object.object_ref(&()), &old.conditions, &new.conditions).await;
+        context
+            .events
+            .ready_changed(&object.object_ref(&()), &old.conditions, &new.conditions)
+            .await;
     }
     Ok(written)
 }
@@ -249,8 +288,12 @@ pub fn gone(key: &Key, context: &Arc<Context>) {
     context.desired.set_pipeline(key, Some(tombstone(key)));
     let (key, context) = (key.clone(), Arc::clone(context));
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        if context.pipelines.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_none() {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        if context
+            .pipelines
+            .get(&ObjectRef::new(&key.name).within(&key.namespace))
+            .is_none()
+        {
             context.desired.set_pipeline(&key, None);
         }
     });

@@ -59,7 +59,11 @@ enum Standing {
 
 /// Folds what the nodes say.
 pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
-    let mut counts = NodeCounts { matched: 0, applied: 0, excused: 0 };
+    let mut counts = NodeCounts {
+        matched: 0,
+        applied: 0,
+        excused: 0,
+    };
     let mut worst: Vec<(Standing, u32, WorstNode)> = Vec::new();
     let mut rejected: BTreeMap<&str, u64> = BTreeMap::new();
     let mut lag = None;
@@ -68,9 +72,20 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
         counts.matched += 1;
         let standing = stand(node, wanted, now);
         let report = report(node, wanted);
-        let own_lag = report.map(|report| report.outputs.iter().map(|output| output.lag_seconds).max().unwrap_or(0));
+        let own_lag = report.map(|report| {
+            report
+                .outputs
+                .iter()
+                .map(|output| output.lag_seconds)
+                .max()
+                .unwrap_or(0)
+        });
         lag = lag.max(own_lag);
-        for refused in report.into_iter().flat_map(|report| &report.outputs).flat_map(|output| &output.rejected) {
+        for refused in report
+            .into_iter()
+            .flat_map(|report| &report.outputs)
+            .flat_map(|output| &output.rejected)
+        {
             *rejected.entry(&refused.reason).or_default() += refused.lines;
         }
         if standing == Standing::Applied {
@@ -85,11 +100,20 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
             worst.push((standing, late, describe(name, node, report, own_lag)));
         }
     }
-    worst.sort_by(|a, b| (a.0, std::cmp::Reverse(a.1), &a.2.name).cmp(&(b.0, std::cmp::Reverse(b.1), &b.2.name)));
+    worst.sort_by(|a, b| {
+        (a.0, std::cmp::Reverse(a.1), &a.2.name).cmp(&(b.0, std::cmp::Reverse(b.1), &b.2.name))
+    });
     Folded {
         counts,
         worst: worst.into_iter().take(WORST).map(|(_, _, node)| node).collect(),
-        rejected: rejected.into_iter().take(32).map(|(reason, lines)| RejectedLines { reason: clip(reason, 128), lines }).collect(),
+        rejected: rejected
+            .into_iter()
+            .take(32)
+            .map(|(reason, lines)| RejectedLines {
+                reason: clip(reason, 128),
+                lines,
+            })
+            .collect(),
         lag,
         programmed: programmed(&standings, counts, observed),
         delivering: delivering(lag, wanted),
@@ -104,9 +128,15 @@ fn report<'a>(node: &'a Node, wanted: &Wanted<'_>) -> Option<&'a PipelineReport>
 fn stand(node: &Node, wanted: &Wanted<'_>, now: i64) -> Standing {
     let Some(agent) = &node.agent else {
         let silent = node.silent_since.is_some_and(|since| now - since >= SILENCE);
-        return if silent { Standing::Silent } else { Standing::JustSilent };
+        return if silent {
+            Standing::Silent
+        } else {
+            Standing::JustSilent
+        };
     };
-    let Some(report) = agent.pipelines.get(wanted.key) else { return Standing::Behind };
+    let Some(report) = agent.pipelines.get(wanted.key) else {
+        return Standing::Behind;
+    };
     // Also with the right hash: a tenant that the agent refuses leaves the pipeline without that output.
     if report.refused.is_some() {
         return Standing::Refused;
@@ -114,9 +144,17 @@ fn stand(node: &Node, wanted: &Wanted<'_>, now: i64) -> Standing {
     if report.hash != wanted.hash {
         return Standing::Behind;
     }
-    let usable = wanted.tenants.iter().filter_map(|tenant| Some((&tenant.key, tenant.hash.as_ref()?)));
-    let mut behind = usable.filter(|(key, hash)| agent.tenants.get(key).is_none_or(|tenant| tenant.hash != **hash));
-    if behind.next().is_some() { Standing::Behind } else { Standing::Applied }
+    let usable = wanted
+        .tenants
+        .iter()
+        .filter_map(|tenant| Some((&tenant.key, tenant.hash.as_ref()?)));
+    let mut behind =
+        usable.filter(|(key, hash)| agent.tenants.get(key).is_none_or(|tenant| tenant.hash != **hash));
+    if behind.next().is_some() {
+        Standing::Behind
+    } else {
+        Standing::Applied
+    }
 }
 
 fn describe(name: &str, node: &Node, report: Option<&PipelineReport>, lag: Option<u32>) -> WorstNode {
@@ -126,7 +164,9 @@ fn describe(name: &str, node: &Node, report: Option<&PipelineReport>, lag: Optio
     };
     WorstNode {
         name: name.to_owned(),
-        applied_generation: report.filter(|report| !report.hash.is_empty()).map(|report| report.generation),
+        applied_generation: report
+            .filter(|report| !report.hash.is_empty())
+            .map(|report| report.generation),
         lag_seconds: lag,
         last_error,
     }
@@ -139,7 +179,9 @@ fn programmed(standings: &BTreeMap<Standing, &str>, counts: NodeCounts, observed
     match standings.first_key_value() {
         Some((Standing::Refused, node)) => Verdict::no(
             reasons::REFUSED_BY_AGENT,
-            format!("the agent on {node} refuses this generation and runs the last good one: see status.worstNodes, update the agents"),
+            format!(
+                "the agent on {node} refuses this generation and runs the last good one: see status.worstNodes, update the agents"
+            ),
         ),
         Some((Standing::Silent, node)) => Verdict::no(
             reasons::AGENT_UNREACHABLE,
@@ -149,9 +191,10 @@ fn programmed(standings: &BTreeMap<Standing, &str>, counts: NodeCounts, observed
             Verdict::no(reasons::ROLLING_OUT, "not every node runs this generation yet")
         }
         Some((Standing::Applied, _)) => Verdict::yes(reasons::PROGRAMMED, "every node runs this generation"),
-        None if counts.excused > 0 => {
-            Verdict::no(reasons::NO_NODES, "every node is new, not Ready or being deleted: wait for one that is Ready")
-        }
+        None if counts.excused > 0 => Verdict::no(
+            reasons::NO_NODES,
+            "every node is new, not Ready or being deleted: wait for one that is Ready",
+        ),
         None if observed.document.is_empty() => Verdict::pending("the nodes are not known yet"),
         None => Verdict::no(
             reasons::NO_NODES,

@@ -39,14 +39,21 @@ pub struct Resolved {
 }
 
 /// Whether a tenant serves pipelines of a namespace.
-pub fn consents(tenant: &Key, allowed: &AllowedNamespaces, namespace: &str, fact: Option<&NamespaceFact>) -> bool {
+pub fn consents(
+    tenant: &Key,
+    allowed: &AllowedNamespaces,
+    namespace: &str,
+    fact: Option<&NamespaceFact>,
+) -> bool {
     match allowed.from.unwrap_or_default() {
         From::Same => tenant.namespace == namespace,
         From::All => true,
         From::Selector => {
             let selector = allowed.selector.as_ref().filter(|selector| !selector.is_empty());
             tenant.namespace == namespace
-                || selector.zip(fact).is_some_and(|(selector, fact)| selector.matches(&fact.labels))
+                || selector
+                    .zip(fact)
+                    .is_some_and(|(selector, fact)| selector.matches(&fact.labels))
         }
     }
 }
@@ -63,17 +70,26 @@ pub fn resolve(
     for key in &authorized.validated.entry.tenants {
         let facts = tenant(key);
         match facts.filter(|facts| consents(key, &facts.allowed, &own, namespaces.get(&own))) {
-            Some(facts) => served.push(Served { key: key.clone(), hash: facts.hash, trouble: facts.trouble }),
+            Some(facts) => served.push(Served {
+                key: key.clone(),
+                hash: facts.hash,
+                trouble: facts.trouble,
+            }),
             None => {
                 refused.get_or_insert_with(|| refusal(key, &own));
             }
         }
     }
-    let verdict = refused.or_else(|| unusable(&served)).unwrap_or_else(|| {
-        Verdict::yes(reasons::RESOLVED_REFS, "all tenants are resolved")
-    });
+    let verdict = refused
+        .or_else(|| unusable(&served))
+        .unwrap_or_else(|| Verdict::yes(reasons::RESOLVED_REFS, "all tenants are resolved"));
     let share = share(&authorized, &served);
-    Resolved { authorized, tenants: served, verdict, share }
+    Resolved {
+        authorized,
+        tenants: served,
+        verdict,
+        share,
+    }
 }
 
 fn refusal(tenant: &Key, own: &str) -> Verdict {
@@ -99,7 +115,10 @@ fn unusable(served: &[Served]) -> Option<Verdict> {
 pub fn troubled(tenant: &Served) -> Verdict {
     let reason = tenant.trouble.unwrap_or(reasons::PENDING);
     let Key { namespace, name } = &tenant.key;
-    let message = format!("the LokiTenant {} is not ready ({reason}): see `kubectl get lt {name} -n {namespace} -o yaml`", tenant.key);
+    let message = format!(
+        "the LokiTenant {} is not ready ({reason}): see `kubectl get lt {name} -n {namespace} -o yaml`",
+        tenant.key
+    );
     Verdict::no(reasons::TENANT_NOT_READY, message)
 }
 
@@ -107,9 +126,15 @@ pub fn troubled(tenant: &Served) -> Verdict {
 /// entry, so that agents keep its positions.
 fn share(authorized: &Authorized, served: &[Served]) -> PipelineShare {
     let name = &authorized.validated.entry.name;
-    let whole = Denial { pipeline: name.clone(), namespace: None };
+    let whole = Denial {
+        pipeline: name.clone(),
+        namespace: None,
+    };
     if served.is_empty() || authorized.granted.is_empty() {
-        return PipelineShare { pipeline: None, deny: vec![whole] };
+        return PipelineShare {
+            pipeline: None,
+            deny: vec![whole],
+        };
     }
     let mut pipeline = Pipeline {
         tenants: served.iter().map(|tenant| tenant.key.clone()).collect(),
@@ -121,7 +146,15 @@ fn share(authorized: &Authorized, served: &[Served]) -> PipelineShare {
         vec![whole]
     } else {
         let withheld = authorized.withheld.iter();
-        withheld.map(|namespace| Denial { namespace: Some(namespace.clone()), ..whole.clone() }).collect()
+        withheld
+            .map(|namespace| Denial {
+                namespace: Some(namespace.clone()),
+                ..whole.clone()
+            })
+            .collect()
     };
-    PipelineShare { pipeline: Some(pipeline), deny }
+    PipelineShare {
+        pipeline: Some(pipeline),
+        deny,
+    }
 }

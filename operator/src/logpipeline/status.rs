@@ -16,28 +16,48 @@ pub fn rejected(rejection: &Rejection, moment: &Moment<'_>) -> LogPipelineStatus
     LogPipelineStatus {
         observed_generation: Some(moment.generation),
         conditions: moment.conditions(&accepted, &[(types::ACCEPTED, &accepted)]),
-        display: Some(Display { nodes: "-".into(), tenants: "-".into(), lag: "-".into() }),
+        display: Some(Display {
+            nodes: "-".into(),
+            tenants: "-".into(),
+            lag: "-".into(),
+        }),
         diagnosis: Some(clip(&accepted.message, 2048)),
         ..LogPipelineStatus::default()
     }
 }
 
 /// The status of a pipeline that went through all steps.
-pub fn status(resolved: &Resolved, observed: &Observed, old: &LogPipelineStatus, moment: &Moment<'_>) -> LogPipelineStatus {
+pub fn status(
+    resolved: &Resolved,
+    observed: &Observed,
+    old: &LogPipelineStatus,
+    moment: &Moment<'_>,
+) -> LogPipelineStatus {
     let authorized = &resolved.authorized;
     let folded = resolved.share.pipeline.as_ref().map(|pipeline| {
-        let wanted = Wanted { key: &pipeline.name, hash: &pipeline.hash, tenants: &resolved.tenants };
+        let wanted = Wanted {
+            key: &pipeline.name,
+            hash: &pipeline.hash,
+            tenants: &resolved.tenants,
+        };
         steady(nodes::fold(observed, &wanted, moment.now.as_second()), moment)
     });
     let accepted = Verdict::yes(reasons::ACCEPTED, "the spec is valid");
     let nothing = Verdict::pending("nothing may be collected");
-    let (programmed, delivering) =
-        folded.as_ref().map_or((&nothing, &nothing), |folded| (&folded.programmed, &folded.delivering));
-    let suspended = authorized
-        .validated
-        .suspend
-        .then(|| Verdict::no(reasons::SUSPENDED, "suspend is true: set it to false to collect again"));
-    let ready = ready(&[&resolved.verdict, &authorized.verdict, programmed], delivering, suspended);
+    let (programmed, delivering) = folded.as_ref().map_or((&nothing, &nothing), |folded| {
+        (&folded.programmed, &folded.delivering)
+    });
+    let suspended = authorized.validated.suspend.then(|| {
+        Verdict::no(
+            reasons::SUSPENDED,
+            "suspend is true: set it to false to collect again",
+        )
+    });
+    let ready = ready(
+        &[&resolved.verdict, &authorized.verdict, programmed],
+        delivering,
+        suspended,
+    );
     let conditions = moment.conditions(
         &ready,
         &[
@@ -55,12 +75,17 @@ pub fn status(resolved: &Resolved, observed: &Observed, old: &LogPipelineStatus,
     } else {
         None
     };
-    let counts = folded.as_ref().map_or_else(NodeCounts::default, |folded| folded.counts);
+    let counts = folded
+        .as_ref()
+        .map_or_else(NodeCounts::default, |folded| folded.counts);
     LogPipelineStatus {
         observed_generation: Some(moment.generation),
         conditions,
         nodes: Some(counts),
-        worst_nodes: folded.as_ref().map(|folded| folded.worst.clone()).unwrap_or_default(),
+        worst_nodes: folded
+            .as_ref()
+            .map(|folded| folded.worst.clone())
+            .unwrap_or_default(),
         namespaces: Some(authorized.counts.clone()),
         rejected: never_less(&old.rejected, folded.as_ref()),
         display: Some(display(resolved, folded.as_ref(), counts)),
@@ -100,16 +125,31 @@ fn never_less(old: &[RejectedLines], folded: Option<&Folded>) -> Vec<RejectedLin
         let count = counts.entry(&rejected.reason).or_default();
         *count = (*count).max(rejected.lines);
     }
-    counts.into_iter().take(32).map(|(reason, lines)| RejectedLines { reason: reason.to_owned(), lines }).collect()
+    counts
+        .into_iter()
+        .take(32)
+        .map(|(reason, lines)| RejectedLines {
+            reason: reason.to_owned(),
+            lines,
+        })
+        .collect()
 }
 
 fn display(resolved: &Resolved, folded: Option<&Folded>, counts: NodeCounts) -> Display {
     let own = &resolved.authorized.validated.entry.name.namespace;
     let mentioned = resolved.authorized.validated.entry.tenants.iter();
-    let tenants = mentioned.map(|t| if t.namespace == *own { t.name.clone() } else { t.to_string() });
+    let tenants = mentioned.map(|t| {
+        if t.namespace == *own {
+            t.name.clone()
+        } else {
+            t.to_string()
+        }
+    });
     Display {
         nodes: format!("{}/{}", counts.applied, counts.matched),
         tenants: clip(&tenants.collect::<Vec<_>>().join(","), 1400),
-        lag: folded.and_then(|folded| folded.lag).map_or_else(|| "-".into(), |lag| format!("{lag}s")),
+        lag: folded
+            .and_then(|folded| folded.lag)
+            .map_or_else(|| "-".into(), |lag| format!("{lag}s")),
     }
 }

@@ -18,13 +18,19 @@ pub enum Touched {
 /// Compares two snapshots.
 pub fn touched(old: &Observed, new: &Observed) -> Touched {
     let same_nodes = old.nodes.len() == new.nodes.len()
-        && old.nodes.iter().zip(&new.nodes).all(|((a, x), (b, y))| a == b && is_alike(x, y));
+        && old
+            .nodes
+            .iter()
+            .zip(&new.nodes)
+            .all(|((a, x), (b, y))| a == b && is_alike(x, y));
     if !same_nodes || old.document.is_empty() != new.document.is_empty() || old.obstacle != new.obstacle {
         return Touched::All;
     }
     let (mut pipelines, mut tenants) = (BTreeSet::new(), BTreeSet::new());
     for (before, after) in old.nodes.values().zip(new.nodes.values()) {
-        let (Some(before), Some(after)) = (&before.agent, &after.agent) else { continue };
+        let (Some(before), Some(after)) = (&before.agent, &after.agent) else {
+            continue;
+        };
         for key in before.pipelines.keys().chain(after.pipelines.keys()) {
             if before.pipelines.get(key) != after.pipelines.get(key) {
                 pipelines.insert(key.clone());
@@ -36,7 +42,11 @@ pub fn touched(old: &Observed, new: &Observed) -> Touched {
             }
         }
     }
-    if tenants.is_empty() { Touched::Some(pipelines, tenants) } else { Touched::All }
+    if tenants.is_empty() {
+        Touched::Some(pipelines, tenants)
+    } else {
+        Touched::All
+    }
 }
 
 fn is_alike(a: &Node, b: &Node) -> bool {

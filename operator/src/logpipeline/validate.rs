@@ -49,13 +49,14 @@ pub fn validate(pipeline: &LogPipeline) -> Result<Validated, Rejection> {
     let key = Key::new(pipeline.namespace().unwrap_or_default(), pipeline.name_any());
     let spec = &pipeline.spec;
     let invalid = |message: String| Rejection::new(reasons::INVALID, message);
-    let pods = spec
-        .sources
-        .pods
-        .clone()
-        .ok_or_else(|| invalid("sources names no source: add pods, {} reads the pods of this namespace".into()))?;
+    let pods = spec.sources.pods.clone().ok_or_else(|| {
+        invalid("sources names no source: add pods, {} reads the pods of this namespace".into())
+    })?;
     let selection = selection(&key, pods.namespaces.clone());
-    for (path, selector) in [("sources.pods.selector", &pods.selector), ("sources.pods.namespaces.selector", &selection.selector)] {
+    for (path, selector) in [
+        ("sources.pods.selector", &pods.selector),
+        ("sources.pods.namespaces.selector", &selection.selector),
+    ] {
         if let Some(selector) = selector {
             check(path, selector)?;
         }
@@ -63,9 +64,17 @@ pub fn validate(pipeline: &LogPipeline) -> Result<Validated, Rejection> {
     let tenants = spec
         .tenant_refs
         .iter()
-        .map(|tenant| Key::new(tenant.namespace.clone().unwrap_or_else(|| key.namespace.clone()), &tenant.name))
+        .map(|tenant| {
+            Key::new(
+                tenant.namespace.clone().unwrap_or_else(|| key.namespace.clone()),
+                &tenant.name,
+            )
+        })
         .collect();
-    let account = spec.service_account_name.clone().unwrap_or_else(|| "default".into());
+    let account = spec
+        .service_account_name
+        .clone()
+        .unwrap_or_else(|| "default".into());
     let entry = Pipeline {
         uid: pipeline.uid().unwrap_or_default(),
         generation: pipeline.metadata.generation.unwrap_or_default(),
@@ -96,13 +105,21 @@ fn selection(key: &Key, spec: Option<Namespaces>) -> Selection {
         None => BTreeSet::new(),
     };
     let exclude: BTreeSet<String> = spec.exclude_names.into_iter().flatten().collect();
-    Selection { all, names: names.difference(&exclude).cloned().collect(), selector: spec.selector, exclude }
+    Selection {
+        all,
+        names: names.difference(&exclude).cloned().collect(),
+        selector: spec.selector,
+        exclude,
+    }
 }
 
 /// An empty selector, or `NotIn` without values, would silently select everything.
 fn check(path: &str, selector: &LabelSelector) -> Result<(), Rejection> {
     if selector.is_empty() {
-        return Err(Rejection::new(reasons::INVALID, format!("{path} is empty: add matchLabels or matchExpressions, or leave it out")));
+        return Err(Rejection::new(
+            reasons::INVALID,
+            format!("{path} is empty: add matchLabels or matchExpressions, or leave it out"),
+        ));
     }
     let broken = selector
         .match_expressions
@@ -111,7 +128,10 @@ fn check(path: &str, selector: &LabelSelector) -> Result<(), Rejection> {
     match broken {
         Some(expression) => Err(Rejection::new(
             reasons::INVALID,
-            format!("{path}.matchExpressions[{}]: In and NotIn need values, Exists and DoesNotExist take none", expression.key),
+            format!(
+                "{path}.matchExpressions[{}]: In and NotIn need values, Exists and DoesNotExist take none",
+                expression.key
+            ),
         )),
         None => Ok(()),
     }
@@ -151,10 +171,17 @@ mod tests {
     #[test]
     fn absent_selectors_select_the_own_namespace_only() {
         for empty in ["null", "{}", "{all: false}"] {
-            assert_eq!(pipeline(empty).selection.names, ["a".to_owned()].into(), "{empty}");
+            assert_eq!(
+                pipeline(empty).selection.names,
+                ["a".to_owned()].into(),
+                "{empty}"
+            );
         }
         assert!(pipeline("{all: true}").selection.names.is_empty());
-        assert_eq!(pipeline("{names: [x, y], excludeNames: [y]}").selection.names, ["x".to_owned()].into());
+        assert_eq!(
+            pipeline("{names: [x, y], excludeNames: [y]}").selection.names,
+            ["x".to_owned()].into()
+        );
         assert_eq!(pipeline("null").account, Key::new("a", "default"));
     }
 

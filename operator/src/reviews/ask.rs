@@ -26,7 +26,9 @@ pub async fn run(client: Client, reviews: Reviews, metrics: Metrics) {
         let now = Instant::now();
         let (due, next) = reviews.schedule().take(CONCURRENCY * 4, background <= now, now);
         if due.is_empty() {
-            let wake = next.unwrap_or(now + Duration::from_secs(60)).max(now + Duration::from_millis(1));
+            let wake = next
+                .unwrap_or(now + Duration::from_mins(1))
+                .max(now + Duration::from_millis(1));
             let wake = if wake <= background { background } else { wake };
             tokio::select! {
                 () = tokio::time::sleep_until(wake) => {}
@@ -49,7 +51,10 @@ pub async fn run(client: Client, reviews: Reviews, metrics: Metrics) {
 }
 
 async fn ask(api: &Api<SubjectAccessReview>, pair: &Pair) -> Option<bool> {
-    let review = SubjectAccessReview { spec: question(pair), ..SubjectAccessReview::default() };
+    let review = SubjectAccessReview {
+        spec: question(pair),
+        ..SubjectAccessReview::default()
+    };
     match tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), &review)).await {
         Ok(Ok(answer)) => answer.status.map(|status| status.allowed),
         Ok(Err(error)) => {
@@ -66,7 +71,10 @@ async fn ask(api: &Api<SubjectAccessReview>, pair: &Pair) -> Option<bool> {
 fn question(pair: &Pair) -> SubjectAccessReviewSpec {
     let account = &pair.account;
     SubjectAccessReviewSpec {
-        user: Some(format!("system:serviceaccount:{}:{}", account.namespace, account.name)),
+        user: Some(format!(
+            "system:serviceaccount:{}:{}",
+            account.namespace, account.name
+        )),
         groups: Some(vec![
             "system:serviceaccounts".into(),
             format!("system:serviceaccounts:{}", account.namespace),
@@ -91,9 +99,18 @@ mod tests {
 
     #[test]
     fn the_question_is_about_the_account_and_its_groups() {
-        let spec = question(&Pair { account: Key::new("team-a", "log-reader"), namespace: None });
-        assert_eq!(spec.user.as_deref(), Some("system:serviceaccount:team-a:log-reader"));
+        let spec = question(&Pair {
+            account: Key::new("team-a", "log-reader"),
+            namespace: None,
+        });
+        assert_eq!(
+            spec.user.as_deref(),
+            Some("system:serviceaccount:team-a:log-reader")
+        );
         assert_eq!(spec.groups.unwrap()[1], "system:serviceaccounts:team-a");
-        assert_eq!(spec.resource_attributes.unwrap().subresource.as_deref(), Some("log"));
+        assert_eq!(
+            spec.resource_attributes.unwrap().subresource.as_deref(),
+            Some("log")
+        );
     }
 }

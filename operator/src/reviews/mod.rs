@@ -52,7 +52,9 @@ impl Reviews {
 
     /// Declares what a pipeline needs to know; what is not known becomes due.
     pub fn want(&self, pipeline: &Key, account: &Account, namespaces: &BTreeSet<String>) {
-        let asked = self.schedule().want(pipeline, account, namespaces, Instant::now());
+        let asked = self
+            .schedule()
+            .want(pipeline, account, namespaces, Instant::now());
         if asked {
             self.due.notify_one();
         }

@@ -11,11 +11,11 @@ use super::{Account, Pair};
 /// When an event's questions are asked: the authorizer reads caches too, so once is not enough.
 const AFTER_EVENT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
 /// When every answer is asked again without an event.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_mins(5);
 /// When a failed question is asked again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long an answer is kept while its question fails; then it is unknown, and nothing is collected for it.
-const KEEP: Duration = Duration::from_secs(60);
+const KEEP: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Answer {
@@ -48,17 +48,31 @@ impl Schedule {
     }
 
     /// Declares what a pipeline needs. Returns whether a question became due.
-    pub fn want(&mut self, pipeline: &Key, account: &Account, names: &BTreeSet<String>, now: Instant) -> bool {
+    pub fn want(
+        &mut self,
+        pipeline: &Key,
+        account: &Account,
+        names: &BTreeSet<String>,
+        now: Instant,
+    ) -> bool {
         let wanted = (account.clone(), names.clone());
         if self.wanted.get(pipeline) == Some(&wanted) {
             return false;
         }
-        let before: BTreeSet<Pair> = self.wanted.get(pipeline).map(|w| self.pairs(w)).unwrap_or_default();
+        let before: BTreeSet<Pair> = self
+            .wanted
+            .get(pipeline)
+            .map(|w| self.pairs(w))
+            .unwrap_or_default();
         let after = self.pairs(&wanted);
         self.wanted.insert(pipeline.clone(), wanted);
         let mut asked = false;
         for pair in after.difference(&before) {
-            let first = self.users.entry(pair.clone()).or_default().insert(pipeline.clone());
+            let first = self
+                .users
+                .entry(pair.clone())
+                .or_default()
+                .insert(pipeline.clone());
             if first && !self.answers.contains_key(pair) && !self.covered(pair) {
                 self.urgent.insert((now, pair.clone()));
                 asked = true;
@@ -82,16 +96,27 @@ impl Schedule {
     /// The answer, when it is known.
     pub fn allowed(&self, account: &Account, namespace: &str) -> Option<bool> {
         let answer = |namespace: Option<&str>| {
-            let pair = Pair { account: account.clone(), namespace: namespace.map(ToOwned::to_owned) };
+            let pair = Pair {
+                account: account.clone(),
+                namespace: namespace.map(ToOwned::to_owned),
+            };
             self.answers.get(&pair).map(|answer| answer.allowed)
         };
-        if self.everywhere_first && answer(None) == Some(true) { Some(true) } else { answer(Some(namespace)) }
+        if self.everywhere_first && answer(None) == Some(true) {
+            Some(true)
+        } else {
+            answer(Some(namespace))
+        }
     }
 
     /// A namespace's rights changed: its questions are due at once, and twice more.
     pub fn touched(&mut self, namespace: &str, now: Instant) {
-        let pairs: Vec<Pair> =
-            self.users.keys().filter(|pair| pair.namespace.as_deref() == Some(namespace)).cloned().collect();
+        let pairs: Vec<Pair> = self
+            .users
+            .keys()
+            .filter(|pair| pair.namespace.as_deref() == Some(namespace))
+            .cloned()
+            .collect();
         self.ask_thrice(pairs, now);
     }
 
@@ -99,8 +124,10 @@ impl Schedule {
     pub fn touched_everywhere(&mut self, now: Instant) {
         let is_allowed = |pair: &&Pair| self.answers.get(pair).is_some_and(|answer| answer.allowed);
         let (allowed, rest): (Vec<&Pair>, Vec<&Pair>) = self.users.keys().partition(is_allowed);
-        let (allowed, rest): (Vec<Pair>, Vec<Pair>) =
-            (allowed.into_iter().cloned().collect(), rest.into_iter().cloned().collect());
+        let (allowed, rest): (Vec<Pair>, Vec<Pair>) = (
+            allowed.into_iter().cloned().collect(),
+            rest.into_iter().cloned().collect(),
+        );
         self.ask_thrice(allowed, now);
         self.ask_thrice(rest, now + Duration::from_millis(1));
     }
@@ -126,13 +153,19 @@ impl Schedule {
             taken.insert(pair);
         }
         taken.retain(|pair| self.users.contains_key(pair));
-        let next = [self.urgent.first(), self.background.first()].into_iter().flatten().map(|(due, _)| *due).min();
+        let next = [self.urgent.first(), self.background.first()]
+            .into_iter()
+            .flatten()
+            .map(|(due, _)| *due)
+            .min();
         (taken.into_iter().collect(), next)
     }
 
     /// Records an answer, or with `None` a failure. Returns the pipelines for which something changed.
     pub fn record(&mut self, pair: &Pair, answer: Option<bool>, now: Instant) -> BTreeSet<Key> {
-        let Some(users) = self.users.get(pair).cloned() else { return BTreeSet::new() };
+        let Some(users) = self.users.get(pair).cloned() else {
+            return BTreeSet::new();
+        };
         let old = self.answers.get(pair).copied();
         let Some(allowed) = answer else {
             self.urgent.insert((now + RETRY, pair.clone()));
@@ -142,10 +175,22 @@ impl Schedule {
                 self.answers.remove(pair);
                 return users;
             }
-            self.answers.insert(pair.clone(), Answer { failing_since: Some(since), ..old });
+            self.answers.insert(
+                pair.clone(),
+                Answer {
+                    failing_since: Some(since),
+                    ..old
+                },
+            );
             return BTreeSet::new();
         };
-        self.answers.insert(pair.clone(), Answer { allowed, failing_since: None });
+        self.answers.insert(
+            pair.clone(),
+            Answer {
+                allowed,
+                failing_since: None,
+            },
+        );
         self.background.retain(|(_, other)| other != pair);
         self.background.insert((now + AGAIN, pair.clone()));
         if old.map(|old| old.allowed) == Some(allowed) {
@@ -153,7 +198,12 @@ impl Schedule {
         }
         if pair.namespace.is_none() && !allowed {
             // What the wide answer covered must be asked one by one.
-            let covered: Vec<Pair> = self.users.keys().filter(|p| p.account == pair.account).cloned().collect();
+            let covered: Vec<Pair> = self
+                .users
+                .keys()
+                .filter(|p| p.account == pair.account)
+                .cloned()
+                .collect();
             for pair in covered {
                 if pair.namespace.is_some() && !self.answers.contains_key(&pair) {
                     self.urgent.insert((now, pair));
@@ -169,13 +219,19 @@ impl Schedule {
         everywhere
             .into_iter()
             .chain(each)
-            .map(|namespace| Pair { account: account.clone(), namespace })
+            .map(|namespace| Pair {
+                account: account.clone(),
+                namespace,
+            })
             .collect()
     }
 
     /// Whether the wide question has to be answered first, or already covers this one.
     fn covered(&self, pair: &Pair) -> bool {
-        let wide = Pair { account: pair.account.clone(), namespace: None };
+        let wide = Pair {
+            account: pair.account.clone(),
+            namespace: None,
+        };
         self.everywhere_first
             && pair.namespace.is_some()
             && self.answers.get(&wide).is_none_or(|answer| answer.allowed)
@@ -210,7 +266,10 @@ mod tests {
     use super::*;
 
     fn pair(namespace: Option<&str>) -> Pair {
-        Pair { account: Key::new("a", "sa"), namespace: namespace.map(Into::into) }
+        Pair {
+            account: Key::new("a", "sa"),
+            namespace: namespace.map(Into::into),
+        }
     }
 
     fn wanting(everywhere_first: bool, names: &[&str], now: Instant) -> Schedule {
@@ -256,9 +315,18 @@ mod tests {
         schedule.record(&pair(Some("x")), Some(true), now);
         let allowed = |schedule: &Schedule| schedule.allowed(&Key::new("a", "sa"), "x");
         assert!(schedule.record(&pair(Some("x")), None, now).is_empty());
-        assert!(schedule.record(&pair(Some("x")), None, now + Duration::from_secs(59)).is_empty());
+        assert!(
+            schedule
+                .record(&pair(Some("x")), None, now + Duration::from_secs(59))
+                .is_empty()
+        );
         assert_eq!(allowed(&schedule), Some(true));
-        assert_eq!(schedule.record(&pair(Some("x")), None, now + Duration::from_secs(60)).len(), 1);
+        assert_eq!(
+            schedule
+                .record(&pair(Some("x")), None, now + Duration::from_mins(1))
+                .len(),
+            1
+        );
         assert_eq!(allowed(&schedule), None);
     }
 

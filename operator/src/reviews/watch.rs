@@ -32,7 +32,9 @@ pub async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Hash + Eq + Clone,
 {
-    let stream = watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear());
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear());
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         let event = match event {
@@ -82,5 +84,8 @@ where
     PartialObjectMeta<K>: Resource<DynamicType = ()> + DeserializeOwned,
 {
     let api: Api<PartialObjectMeta<K>> = Api::all(client.clone());
-    follow(api, watcher::Config::default(), None, |_| reviews.touched_everywhere()).await;
+    follow(api, watcher::Config::default(), None, |_| {
+        reviews.touched_everywhere();
+    })
+    .await;
 }

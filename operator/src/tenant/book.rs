@@ -37,7 +37,11 @@ pub struct Book {
 impl Book {
     /// An empty book that wakes objects through these channels.
     pub fn new(wake_pipeline: UnboundedSender<Key>, wake_tenant: UnboundedSender<Key>) -> Self {
-        Self { inner: Arc::default(), wake_pipeline, wake_tenant }
+        Self {
+            inner: Arc::default(),
+            wake_pipeline,
+            wake_tenant,
+        }
     }
 
     /// A tenant's facts; `None` when it is gone.
@@ -52,7 +56,10 @@ impl Book {
             None => inner.tenants.remove(tenant).is_some(),
         };
         if changed {
-            let waiting = inner.mentions.iter().filter(|(_, tenants)| tenants.contains(tenant));
+            let waiting = inner
+                .mentions
+                .iter()
+                .filter(|(_, tenants)| tenants.contains(tenant));
             for (pipeline, _) in waiting {
                 // Nobody listens any more when the operator ends.
                 let _ended = self.wake_pipeline.send(pipeline.clone());
@@ -61,12 +68,15 @@ impl Book {
     }
 
     /// Which tenants a pipeline mentions, and which of them serve it.
-    pub fn refer(&self, pipeline: &Key, mentions: BTreeSet<Key>, served: BTreeSet<Key>) {
+    pub fn refer(&self, pipeline: &Key, mentions: BTreeSet<Key>, served: &BTreeSet<Key>) {
         let mut inner = self.inner();
         inner.mentions.insert(pipeline.clone(), mentions);
-        let before = inner.served.insert(pipeline.clone(), served.clone()).unwrap_or_default();
+        let before = inner
+            .served
+            .insert(pipeline.clone(), served.clone())
+            .unwrap_or_default();
         drop(inner);
-        self.wake(before.symmetric_difference(&served));
+        self.wake(before.symmetric_difference(served));
     }
 
     /// A pipeline is gone.
@@ -90,7 +100,12 @@ impl Book {
 
     /// How many pipelines a tenant serves.
     pub fn pipelines(&self, tenant: &Key) -> u32 {
-        let count = self.inner().served.values().filter(|tenants| tenants.contains(tenant)).count();
+        let count = self
+            .inner()
+            .served
+            .values()
+            .filter(|tenants| tenants.contains(tenant))
+            .count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 

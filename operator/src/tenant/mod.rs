@@ -94,7 +94,10 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub async fn reconcile(object: Arc<DeserializeGuard<LokiTenant>>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    object: Arc<DeserializeGuard<LokiTenant>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let began = Instant::now();
     let key = key_of(object.as_ref());
     let (findings, again) = judge(&object, &key, &context).await?;
@@ -103,7 +106,12 @@ pub async fn reconcile(object: Arc<DeserializeGuard<LokiTenant>>, context: Arc<C
     facts.trouble = (trouble.standing == crate::api::verdict::Standing::False).then_some(trouble.reason);
     context.book.publish(&key, Some(facts));
 
-    let old = object.0.as_ref().ok().and_then(|tenant| tenant.status.clone()).unwrap_or_default();
+    let old = object
+        .0
+        .as_ref()
+        .ok()
+        .and_then(|tenant| tenant.status.clone())
+        .unwrap_or_default();
     let moment = Moment {
         old: &old.conditions,
         generation: object.meta().generation.unwrap_or_default(),
@@ -125,7 +133,10 @@ async fn write(
     old: &LokiTenantStatus,
     new: &LokiTenantStatus,
 ) -> Result<Written, Error> {
-    let written = context.writer.write::<LokiTenant, _>(&context.client, key, old, new).await;
+    let written = context
+        .writer
+        .write::<LokiTenant, _>(&context.client, key, old, new)
+        .await;
     let written = match written {
         // It was deleted meanwhile.
         Err(kube::Error::Api(status)) if status.is_not_found() => Written::Same,
@@ -133,7 +144,10 @@ async fn write(
     };
     if written == Written::Now {
         context.metrics.wrote("LokiTenant");
-        context.events.ready_changed(&object.object_ref(&()), &old.conditions, &new.conditions).await;
+        context
+            .events
+            .ready_changed(&object.object_ref(&()), &old.conditions, &new.conditions)
+            .await;
     }
     Ok(written)
 }
@@ -145,7 +159,10 @@ async fn judge(
 ) -> Result<(Findings, Duration), Error> {
     let validated = match &object.0 {
         Ok(tenant) => validate::validate(tenant, &context.namespaces),
-        Err(invalid) => Err(Rejection::new(reasons::INVALID, format!("the object cannot be read: {}", invalid.error))),
+        Err(invalid) => Err(Rejection::new(
+            reasons::INVALID,
+            format!("the object cannot be read: {}", invalid.error),
+        )),
     };
     let mut findings = Findings {
         accepted: Verdict::yes(reasons::ACCEPTED, "the spec is valid"),
@@ -159,7 +176,7 @@ async fn judge(
         Err(rejection) => {
             withdraw(key, context, Facts::default());
             findings.accepted = Verdict::no(rejection.reason, rejection.message);
-            return Ok((findings, Duration::from_secs(300)));
+            return Ok((findings, Duration::from_mins(5)));
         }
     };
     findings.push_url = Some(validated.entry.push_url.clone());
@@ -170,7 +187,14 @@ async fn judge(
     let resolved = match resolve::resolve(validated, &secrets) {
         Ok(resolved) => resolved,
         Err(rejection) => {
-            withdraw(key, context, Facts { allowed, ..Facts::default() });
+            withdraw(
+                key,
+                context,
+                Facts {
+                    allowed,
+                    ..Facts::default()
+                },
+            );
             findings.resolved = Verdict::no(rejection.reason, rejection.message);
             return Ok((findings, PROBE));
         }
@@ -179,12 +203,11 @@ async fn judge(
     share(key, context, &resolved);
     let (problem, again) = probe(key, context, &resolved).await;
     let reported = status::reported(&context.observed.borrow(), key, &resolved.entry.hash);
-    findings.reachable = match problem.or(reported) {
-        Some(problem) => status::unreachable(&problem),
-        None => {
-            let labels = loki::labels_url(&resolved.entry.push_url);
-            Verdict::yes(reasons::REACHABLE, format!("Loki answers at {labels}"))
-        }
+    findings.reachable = if let Some(problem) = problem.or(reported) {
+        status::unreachable(&problem)
+    } else {
+        let labels = loki::labels_url(&resolved.entry.push_url);
+        Verdict::yes(reasons::REACHABLE, format!("Loki answers at {labels}"))
     };
     Ok((findings, again))
 }
@@ -192,8 +215,18 @@ async fn judge(
 fn share(key: &Key, context: &Context, resolved: &Resolved) {
     let facts = context.book.get(key).unwrap_or_default();
     let hash = Some(resolved.entry.hash.clone());
-    context.book.publish(key, Some(Facts { allowed: resolved.allowed.clone(), hash, ..facts }));
-    let share = TenantShare { tenant: resolved.entry.clone(), credentials: resolved.credentials.clone() };
+    context.book.publish(
+        key,
+        Some(Facts {
+            allowed: resolved.allowed.clone(),
+            hash,
+            ..facts
+        }),
+    );
+    let share = TenantShare {
+        tenant: resolved.entry.clone(),
+        credentials: resolved.credentials.clone(),
+    };
     context.desired.set_tenant(key, Some(share));
 }
 
@@ -206,7 +239,12 @@ fn withdraw(key: &Key, context: &Context, facts: Facts) {
 /// What a Loki says, asked anew when the last answer is old or was given to other credentials. One failure
 /// after a success is not believed at once.
 async fn probe(key: &Key, context: &Context, resolved: &Resolved) -> (Option<Problem>, Duration) {
-    let last = context.probes.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+    let last = context
+        .probes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(key)
+        .cloned();
     let last = last.filter(|last| last.asked == *resolved);
     if let Some(last) = &last {
         let rest = next(last).saturating_sub(last.at.elapsed());
@@ -215,14 +253,25 @@ async fn probe(key: &Key, context: &Context, resolved: &Resolved) -> (Option<Pro
         }
     }
     let said = reach::reach(resolved, context.allow_local).await;
-    let failures = said.as_ref().map_or(0, |_| last.as_ref().map_or(0, |last| last.failures) + 1);
+    let failures = said
+        .as_ref()
+        .map_or(0, |_| last.as_ref().map_or(0, |last| last.failures) + 1);
     let doubtful = failures == 1
         && last.as_ref().is_some_and(|last| last.problem.is_none())
         && said.as_ref().is_some_and(|problem| is_passing(problem.reason));
     let problem = if doubtful { None } else { said };
-    let probe = Probe { asked: resolved.clone(), at: Instant::now(), problem: problem.clone(), failures };
+    let probe = Probe {
+        asked: resolved.clone(),
+        at: Instant::now(),
+        problem: problem.clone(),
+        failures,
+    };
     let again = next(&probe);
-    context.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), probe);
+    context
+        .probes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(key.clone(), probe);
     (problem, again)
 }
 
@@ -231,12 +280,19 @@ fn next(probe: &Probe) -> Duration {
 }
 
 fn is_passing(reason: ProblemReason) -> bool {
-    matches!(reason, ProblemReason::AddressNotFound | ProblemReason::Unreachable | ProblemReason::ServerError)
+    matches!(
+        reason,
+        ProblemReason::AddressNotFound | ProblemReason::Unreachable | ProblemReason::ServerError
+    )
 }
 
 /// What to do after an error.
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
-pub fn error_policy(object: Arc<DeserializeGuard<LokiTenant>>, error: &Error, context: Arc<Context>) -> Action {
+pub fn error_policy(
+    object: Arc<DeserializeGuard<LokiTenant>>,
+    error: &Error,
+    context: Arc<Context>,
+) -> Action {
     let class = match error {
         Error::Resolve(_) => "resolve",
         Error::Write(_) => "write",
@@ -251,7 +307,11 @@ pub fn gone(key: &Key, context: &Context) {
     context.desired.set_tenant(key, None);
     context.book.publish(key, None);
     context.writer.forget(key);
-    context.probes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    context
+        .probes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(key);
 }
 
 /// Namespace and name of an object.

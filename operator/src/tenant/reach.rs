@@ -18,24 +18,35 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks a tenant's Loki for its labels.
 pub async fn reach(tenant: &Resolved, allow_local: bool) -> Option<Problem> {
-    match attempt(tenant, allow_local).await {
-        Ok(()) => None,
-        Err(problem) => Some(problem),
-    }
+    attempt(tenant, allow_local).await.err()
 }
 
 fn problem(reason: ProblemReason, message: impl Into<String>) -> Problem {
-    Problem { reason, message: message.into() }
+    Problem {
+        reason,
+        message: message.into(),
+    }
 }
 
 async fn attempt(tenant: &Resolved, allow_local: bool) -> Result<(), Problem> {
     let text = loki::labels_url(&tenant.entry.push_url);
-    let url = Url::parse(&text)
-        .map_err(|_| problem(ProblemReason::AddressNotFound, format!("{text} is no URL: correct url")))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let url = Url::parse(&text).map_err(|_| {
+        problem(
+            ProblemReason::AddressNotFound,
+            format!("{text} is no URL: correct url"),
+        )
+    })?;
+    let host = url
+        .host_str()
+        .unwrap_or_default()
+        .trim_matches(['[', ']'])
+        .to_owned();
     let port = url.port_or_known_default().unwrap_or(80);
     let addresses = addresses(&host, port, allow_local).await?;
-    let response = request(tenant, url, &host, &addresses)?.send().await.map_err(|error| failed(&host, &error))?;
+    let response = request(tenant, url, &host, &addresses)?
+        .send()
+        .await
+        .map_err(|error| failed(&host, &error))?;
     judge(response.status())?;
     is_loki(response).await
 }
@@ -52,7 +63,10 @@ async fn addresses(host: &str, port: u16, allow_local: bool) -> Result<Vec<Socke
         let message = format!("the host {host} does not resolve: correct url, or create the Service");
         return Err(problem(ProblemReason::AddressNotFound, message));
     }
-    if let Some(refused) = found.iter().find(|address| !allow_local && !loki::is_allowed_address(address.ip())) {
+    if let Some(refused) = found
+        .iter()
+        .find(|address| !allow_local && !loki::is_allowed_address(address.ip()))
+    {
         let message = format!(
             "the host {host} resolves to {}, which tenants may not use: use an address that is not loopback or link-local, or start the operator with --allow-local-addresses",
             refused.ip()
@@ -62,7 +76,12 @@ async fn addresses(host: &str, port: u16, allow_local: bool) -> Result<Vec<Socke
     Ok(found)
 }
 
-fn request(tenant: &Resolved, mut url: Url, host: &str, addresses: &[SocketAddr]) -> Result<RequestBuilder, Problem> {
+fn request(
+    tenant: &Resolved,
+    mut url: Url,
+    host: &str,
+    addresses: &[SocketAddr],
+) -> Result<RequestBuilder, Problem> {
     let tls = &tenant.entry.tls;
     let credentials = tenant.credentials.clone().unwrap_or_default();
     let refused = |what: &str| problem(ProblemReason::TlsFailed, format!("{what}: correct the Secret"));
@@ -76,7 +95,8 @@ fn request(tenant: &Resolved, mut url: Url, host: &str, addresses: &[SocketAddr]
         // An image without CAs must not fail for what needs none.
         client = client.tls_certs_only([]);
     } else if let Some(ca) = &credentials.ca {
-        let bundle = Certificate::from_pem_bundle(ca.as_bytes()).map_err(|_| refused("the CA bundle is no PEM"))?;
+        let bundle =
+            Certificate::from_pem_bundle(ca.as_bytes()).map_err(|_| refused("the CA bundle is no PEM"))?;
         client = client.tls_certs_only(bundle);
     }
     if let (Some(certificate), Some(key)) = (&credentials.client_certificate, &credentials.client_key) {
@@ -88,8 +108,12 @@ fn request(tenant: &Resolved, mut url: Url, host: &str, addresses: &[SocketAddr]
     let mut name = host;
     if let Some(server_name) = tls.server_name.as_deref().filter(|_| url.scheme() == "https") {
         // The certificate is checked against the URL's host, so that becomes the server's name.
-        authority = Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")));
-        url.set_host(Some(server_name)).map_err(|_| refused("tls.serverName is no host name"))?;
+        authority = Some(
+            url.port()
+                .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        );
+        url.set_host(Some(server_name))
+            .map_err(|_| refused("tls.serverName is no host name"))?;
         name = server_name;
     }
     let client = client
@@ -104,7 +128,10 @@ fn request(tenant: &Resolved, mut url: Url, host: &str, addresses: &[SocketAddr]
         request = request.header("X-Scope-OrgID", id);
     }
     for header in &tenant.entry.headers {
-        if let (Ok(name), Ok(value)) = (header.name.parse::<HeaderName>(), HeaderValue::from_str(&header.value)) {
+        if let (Ok(name), Ok(value)) = (
+            header.name.parse::<HeaderName>(),
+            HeaderValue::from_str(&header.value),
+        ) {
             request = request.header(name, value);
         }
     }
@@ -121,27 +148,39 @@ fn failed(host: &str, error: &reqwest::Error) -> Problem {
     if error.is_timeout() {
         return problem(
             ProblemReason::Unreachable,
-            format!("{host} does not answer within {} s: check that Loki runs and that network policies allow it", TIMEOUT.as_secs()),
+            format!(
+                "{host} does not answer within {} s: check that Loki runs and that network policies allow it",
+                TIMEOUT.as_secs()
+            ),
         );
     }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let tls = cause.downcast_ref::<rustls::Error>().or_else(|| {
-            let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
-            inner.downcast_ref::<rustls::Error>()
-        });
-        if let Some(tls) = tls {
-            return problem(
-                ProblemReason::TlsFailed,
-                format!("the TLS handshake with {host} failed ({tls}): set tls.caSecretRef or tls.serverName"),
-            );
-        }
-        source = cause.source();
+    if let Some(tls) = tls_failure(error) {
+        return problem(
+            ProblemReason::TlsFailed,
+            format!("the TLS handshake with {host} failed ({tls}): set tls.caSecretRef or tls.serverName"),
+        );
     }
     problem(
         ProblemReason::Unreachable,
         format!("no connection to {host}: check that Loki runs and that network policies allow it"),
     )
+}
+
+/// The TLS error among an error's causes. It is wrapped in I/O errors, which pass over what they wrap when they are
+/// asked for their source.
+fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(tls) = cause.downcast_ref() {
+            return Some(tls);
+        }
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        source = match wrapped {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    None
 }
 
 fn judge(status: StatusCode) -> Result<(), Problem> {
@@ -151,15 +190,18 @@ fn judge(status: StatusCode) -> Result<(), Problem> {
         200 | 429 => Ok(()),
         401 | 403 | 407 => Err(problem(
             ProblemReason::Unauthorized,
-            format!("Loki, or the gateway before it, answers {code}: correct the Secret of auth, or tenantID"),
+            format!(
+                "Loki, or the gateway before it, answers {code}: correct the Secret of auth, or tenantID"
+            ),
         )),
         300..=399 | 404 | 405 => Err(problem(
             ProblemReason::WrongPath,
             format!("the server answers {code} where Loki's API should be: correct the path of url"),
         )),
-        408 | 500..=599 => {
-            Err(problem(ProblemReason::ServerError, format!("Loki answers {code}: look at Loki's own logs")))
-        }
+        408 | 500..=599 => Err(problem(
+            ProblemReason::ServerError,
+            format!("Loki answers {code}: look at Loki's own logs"),
+        )),
         _ => Err(problem(
             ProblemReason::UnexpectedAnswer,
             format!("the server answers {code}, which Loki does not: check url"),
@@ -196,7 +238,9 @@ mod tests {
             (503, Some(ProblemReason::ServerError)),
             (418, Some(ProblemReason::UnexpectedAnswer)),
         ] {
-            let found = judge(StatusCode::from_u16(code).unwrap()).err().map(|problem| problem.reason);
+            let found = judge(StatusCode::from_u16(code).unwrap())
+                .err()
+                .map(|problem| problem.reason);
             assert_eq!(found, expected, "{code}");
         }
     }

@@ -52,12 +52,21 @@ pub async fn look_up(
     for name in tenant.wanted.names() {
         let labelled = secrets.and_then(|store| store.get(&ObjectRef::new(name).within(namespace)));
         let secret = if let Some(secret) = labelled {
-            let data = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
+            let data = secret
+                .data
+                .iter()
+                .flatten()
+                .map(|(key, value)| (key.clone(), value.0.clone()))
+                .collect();
             Found::Data(data)
         } else {
             let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
             let exists = api.get_metadata_opt(name).await?.is_some();
-            if exists { Found::NotLabelled } else { Found::Missing }
+            if exists {
+                Found::NotLabelled
+            } else {
+                Found::Missing
+            }
         };
         found.insert(name.to_owned(), secret);
     }
@@ -74,8 +83,10 @@ pub fn resolve(tenant: Validated, secrets: &BTreeMap<String, Found>) -> Result<R
     let wanted = &tenant.wanted;
     let mut credentials = Credentials::default();
     if let Some(secret) = &wanted.basic {
-        credentials.basic =
-            Some(Basic { username: value(secret, "username")?, password: value(secret, "password")? });
+        credentials.basic = Some(Basic {
+            username: value(secret, "username")?,
+            password: value(secret, "password")?,
+        });
     }
     if let Some(reference) = &wanted.bearer {
         credentials.bearer = Some(value(&reference.name, &reference.key)?.trim().to_owned());
@@ -90,7 +101,11 @@ pub fn resolve(tenant: Validated, secrets: &BTreeMap<String, Found>) -> Result<R
     let mut entry = tenant.entry;
     entry.seal();
     let credentials = (credentials != Credentials::default()).then_some(credentials);
-    Ok(Resolved { entry, credentials, allowed: tenant.allowed })
+    Ok(Resolved {
+        entry,
+        credentials,
+        allowed: tenant.allowed,
+    })
 }
 
 fn text(namespace: &str, secret: &str, key: &str, found: Option<&Found>) -> Result<String, Rejection> {
@@ -107,7 +122,9 @@ fn text(namespace: &str, secret: &str, key: &str, found: Option<&Found>) -> Resu
         Some(Found::Missing) | None => {
             return Err(Rejection::new(
                 reasons::SECRET_NOT_FOUND,
-                format!("the Secret {secret} does not exist: create it in namespace {namespace} with the label {CREDENTIALS_LABEL}=true"),
+                format!(
+                    "the Secret {secret} does not exist: create it in namespace {namespace} with the label {CREDENTIALS_LABEL}=true"
+                ),
             ));
         }
     };
@@ -117,7 +134,10 @@ fn text(namespace: &str, secret: &str, key: &str, found: Option<&Found>) -> Resu
             format!("the Secret {secret} {what} the key {key}: add it in namespace {namespace}"),
         )
     };
-    let value = data.get(key).filter(|value| !value.is_empty()).ok_or_else(|| missing("lacks"))?;
+    let value = data
+        .get(key)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| missing("lacks"))?;
     String::from_utf8(value.clone()).map_err(|_| missing("has no text under"))
 }
 
@@ -146,22 +166,34 @@ mod tests {
         assert_eq!(reason(basic, Found::Missing).0, "SecretNotFound");
         let (labelled, message) = reason(basic, Found::NotLabelled);
         assert_eq!(labelled, "SecretNotLabelled");
-        assert!(message.contains("kubectl label secret s -n logging sluice.dev/credentials=true"), "{message}");
+        assert!(
+            message.contains("kubectl label secret s -n logging sluice.dev/credentials=true"),
+            "{message}"
+        );
         let user = || ("username".to_owned(), b"u".to_vec());
         let (missing, message) = reason(basic, Found::Data([user()].into()));
         assert_eq!(missing, "SecretKeyMissing");
         assert!(message.contains("key password"), "{message}");
         let binary = ("password".to_owned(), vec![0xff]);
-        assert_eq!(reason(basic, Found::Data([user(), binary].into())).0, "SecretKeyMissing");
+        assert_eq!(
+            reason(basic, Found::Data([user(), binary].into())).0,
+            "SecretKeyMissing"
+        );
     }
 
     #[test]
     fn a_token_loses_its_newline_and_a_tenant_without_auth_has_no_credentials() {
         let found = Found::Data([("t".to_owned(), b"abc\n".to_vec())].into());
-        let resolved =
-            resolve(tenant("{bearer: {secretRef: {name: s, key: t}}}"), &[("s".to_owned(), found)].into()).unwrap();
+        let resolved = resolve(
+            tenant("{bearer: {secretRef: {name: s, key: t}}}"),
+            &[("s".to_owned(), found)].into(),
+        )
+        .unwrap();
         assert_eq!(resolved.credentials.unwrap().bearer.as_deref(), Some("abc"));
         assert_eq!(resolved.entry.hash.len(), 32);
-        assert_eq!(resolve(tenant("null"), &BTreeMap::new()).unwrap().credentials, None);
+        assert_eq!(
+            resolve(tenant("null"), &BTreeMap::new()).unwrap().credentials,
+            None
+        );
     }
 }

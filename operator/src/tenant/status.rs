@@ -65,12 +65,19 @@ pub fn unreachable(problem: &Problem) -> Verdict {
 pub fn reported(observed: &Observed, tenant: &Key, hash: &str) -> Option<Problem> {
     let mut said: BTreeMap<(ProblemReason, &str), usize> = BTreeMap::new();
     let agents = observed.nodes.values().filter_map(|node| node.agent.as_ref());
-    let reports = agents.filter_map(|agent| agent.tenants.get(tenant)).filter(|report| report.hash == hash);
+    let reports = agents
+        .filter_map(|agent| agent.tenants.get(tenant))
+        .filter(|report| report.hash == hash);
     for problem in reports.filter_map(|report| report.problem.as_ref()) {
-        *said.entry((problem.reason, problem.message.as_str())).or_default() += 1;
+        *said
+            .entry((problem.reason, problem.message.as_str()))
+            .or_default() += 1;
     }
     let ((reason, message), _) = said.into_iter().rev().max_by_key(|(_, count)| *count)?;
-    Some(Problem { reason, message: format!("agents report: {message}") })
+    Some(Problem {
+        reason,
+        message: format!("agents report: {message}"),
+    })
 }
 
 /// The condition reason of a class of trouble.

@@ -25,7 +25,10 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -45,8 +48,16 @@ pub struct Wanted {
 impl Wanted {
     /// Their names.
     pub fn names(&self) -> BTreeSet<&str> {
-        let keyed = [&self.bearer, &self.ca].into_iter().flatten().map(|reference| reference.name.as_str());
-        [&self.basic, &self.client].into_iter().flatten().map(String::as_str).chain(keyed).collect()
+        let keyed = [&self.bearer, &self.ca]
+            .into_iter()
+            .flatten()
+            .map(|reference| reference.name.as_str());
+        [&self.basic, &self.client]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .chain(keyed)
+            .collect()
     }
 }
 
@@ -78,7 +89,8 @@ pub fn validate(tenant: &LokiTenant, namespaces: &BTreeSet<String>) -> Result<Va
         ));
     }
     let spec = &tenant.spec;
-    let push_url = loki::push_url(&spec.url).map_err(|error| Rejection::new(reasons::INVALID, format!("url: {error}")))?;
+    let push_url = loki::push_url(&spec.url)
+        .map_err(|error| Rejection::new(reasons::INVALID, format!("url: {error}")))?;
     let auth = spec.auth.clone().unwrap_or_default();
     let tls = spec.tls.clone().unwrap_or_default();
     let entry = Tenant {
@@ -103,7 +115,10 @@ pub fn validate(tenant: &LokiTenant, namespaces: &BTreeSet<String>) -> Result<Va
             .headers
             .iter()
             .flatten()
-            .map(|header| Header { name: header.name.clone(), value: header.value.clone() })
+            .map(|header| Header {
+                name: header.name.clone(),
+                value: header.value.clone(),
+            })
             .collect(),
         limits: limits(spec.limits.as_ref()),
         delivery: delivery(spec.delivery.as_ref())?,
@@ -118,24 +133,36 @@ pub fn validate(tenant: &LokiTenant, namespaces: &BTreeSet<String>) -> Result<Va
         ca: tls.ca_secret_ref,
         client: tls.client_secret_ref.map(|client| client.name),
     };
-    Ok(Validated { entry, wanted, allowed: spec.allowed_namespaces.clone().unwrap_or_default() })
+    Ok(Validated {
+        entry,
+        wanted,
+        allowed: spec.allowed_namespaces.clone().unwrap_or_default(),
+    })
 }
 
 fn limits(spec: Option<&lokitenant::Limits>) -> Limits {
-    let Some(spec) = spec else { return Limits::default() };
+    let Some(spec) = spec else {
+        return Limits::default();
+    };
     let default = Limits::default();
     let metadata = spec.structured_metadata.clone().unwrap_or_default();
     let metadata_default = StructuredMetadata::default();
     Limits {
-        rate_bytes_per_second: spec.rate_bytes_per_second.unwrap_or(default.rate_bytes_per_second),
+        rate_bytes_per_second: spec
+            .rate_bytes_per_second
+            .unwrap_or(default.rate_bytes_per_second),
         burst_bytes: spec.burst_bytes.unwrap_or(default.burst_bytes),
         per_stream_rate_bytes_per_second: spec
             .per_stream_rate_bytes_per_second
             .unwrap_or(default.per_stream_rate_bytes_per_second),
-        per_stream_burst_bytes: spec.per_stream_burst_bytes.unwrap_or(default.per_stream_burst_bytes),
+        per_stream_burst_bytes: spec
+            .per_stream_burst_bytes
+            .unwrap_or(default.per_stream_burst_bytes),
         max_line_bytes: spec.max_line_bytes.unwrap_or(default.max_line_bytes),
         max_label_names: spec.max_label_names.unwrap_or(default.max_label_names),
-        max_label_value_bytes: spec.max_label_value_bytes.unwrap_or(default.max_label_value_bytes),
+        max_label_value_bytes: spec
+            .max_label_value_bytes
+            .unwrap_or(default.max_label_value_bytes),
         structured_metadata: StructuredMetadata {
             allowed: metadata.allowed.unwrap_or(metadata_default.allowed),
             max_bytes: metadata.max_bytes.unwrap_or(metadata_default.max_bytes),
@@ -145,17 +172,26 @@ fn limits(spec: Option<&lokitenant::Limits>) -> Limits {
 }
 
 fn delivery(spec: Option<&lokitenant::Delivery>) -> Result<Delivery, Rejection> {
-    let Some(spec) = spec else { return Ok(Delivery::default()) };
+    let Some(spec) = spec else {
+        return Ok(Delivery::default());
+    };
     let default = Delivery::default();
     let read = |field: &str, text: Option<&String>, default: u64| match text {
         None => Ok(default),
         Some(text) => milliseconds(text).ok_or_else(|| {
-            Rejection::new(reasons::INVALID, format!("delivery.{field}: {text:?} is no duration: write it as 1s or 250ms"))
+            Rejection::new(
+                reasons::INVALID,
+                format!("delivery.{field}: {text:?} is no duration: write it as 1s or 250ms"),
+            )
         }),
     };
     Ok(Delivery {
         batch_bytes: spec.batch_bytes.unwrap_or(default.batch_bytes),
         batch_wait_ms: read("batchWait", spec.batch_wait.as_ref(), default.batch_wait_ms)?,
-        request_timeout_ms: read("requestTimeout", spec.request_timeout.as_ref(), default.request_timeout_ms)?,
+        request_timeout_ms: read(
+            "requestTimeout",
+            spec.request_timeout.as_ref(),
+            default.request_timeout_ms,
+        )?,
     })
 }

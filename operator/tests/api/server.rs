@@ -24,22 +24,35 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 fn binaries() -> PathBuf {
     if let Some(kube) = std::env::var_os("SLUICE_KUBE") {
         let kube = PathBuf::from(kube);
-        return if kube.is_dir() { kube } else { kube.parent().unwrap().to_owned() };
+        return if kube.is_dir() {
+            kube
+        } else {
+            kube.parent().unwrap().to_owned()
+        };
     }
     let home = PathBuf::from(std::env::var_os("HOME").unwrap());
     let cache = std::env::var_os("SLUICE_CACHE").map_or_else(|| home.join(".cache/sluice"), PathBuf::from);
     let mut found: Vec<PathBuf> = std::fs::read_dir(&cache)
         .unwrap_or_else(|error| panic!("{}: {error}: run make tools, or set SLUICE_KUBE", cache.display()))
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kube-")))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("kube-"))
+        })
         .filter(|path| path.join("kube-apiserver").exists())
         .collect();
     found.sort();
-    found.pop().expect("no kube-*/kube-apiserver in the cache: run make tools, or set SLUICE_KUBE")
+    found
+        .pop()
+        .expect("no kube-*/kube-apiserver in the cache: run make tools, or set SLUICE_KUBE")
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn start() -> Server {
@@ -61,32 +74,53 @@ fn start() -> Server {
          read end; kill $api $etcd; wait",
         bin = bin.display()
     );
-    let shell = Command::new("sh").args(["-c", &script]).current_dir(path).stdin(Stdio::piped()).spawn().unwrap();
-    Server { url: format!("https://127.0.0.1:{secure}"), _shell: shell, _folder: folder }
+    let shell = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Server {
+        url: format!("https://127.0.0.1:{secure}"),
+        _shell: shell,
+        _folder: folder,
+    }
 }
 
 /// A client of the shared server, as its administrator, with the definitions installed.
-pub async fn client() -> Client {
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(start)).await.unwrap();
+pub(crate) async fn client() -> Client {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok();
+    let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(start))
+        .await
+        .unwrap();
     let text = format!(
         "{{clusters: [{{name: c, cluster: {{server: '{}', insecure-skip-tls-verify: true}}}}], users: [{{name: u, user: {{token: admin}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}",
         server.url
     );
     let kubeconfig: Kubeconfig = serde_saphyr::from_str(&text).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     let client = Client::try_from(config).unwrap();
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in sluice_operator::api::definitions().unwrap() {
         let apply = PatchParams::apply("test").force();
         // RBAC's own roles come a moment after the first answer.
         eventually("the API server takes definitions", 60, async || {
-            api.patch(&definition.name_any(), &apply, &Patch::Apply(&definition)).await.ok()
+            api.patch(&definition.name_any(), &apply, &Patch::Apply(&definition))
+                .await
+                .ok()
         })
         .await;
         eventually("the definition is served", 20, async || {
             let status = api.get(&definition.name_any()).await.ok()?.status?;
-            status.conditions?.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(())
+            status
+                .conditions?
+                .iter()
+                .any(|c| c.type_ == "Established" && c.status == "True")
+                .then_some(())
         })
         .await;
     }
@@ -94,13 +128,16 @@ pub async fn client() -> Client {
 }
 
 /// Asks until there is an answer, and says how long that took; panics after `seconds`.
-pub async fn eventually<T>(what: &str, seconds: u64, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, seconds: u64, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = std::time::Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(began.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
+        assert!(
+            began.elapsed() < Duration::from_secs(seconds),
+            "not within {seconds} s: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
