@@ -58,7 +58,7 @@ pub struct AgentSettings {
     pub host_paths: HostPaths,
     /// `SELinux` context, such as `{type: spc_t}`.
     pub se_linux_options: Option<SELinuxOptions>,
-    /// Further environment, such as `HTTPS_PROXY`.
+    /// Further environment, such as `RUST_LOG`.
     pub env: Vec<EnvVar>,
 }
 
@@ -290,7 +290,7 @@ mod tests {
              resources: {limits: {memory: 64Mi, cpu: 1}}\n  tolerations: [{key: a, operator: Exists, effect: NoSchedule}]\n  \
              nodeSelector: {pool: web}\n  affinity: {nodeAffinity: {}}\n  priorityClassName: high\n  podAnnotations: {a: b}\n  \
              podLabels: {c: d}\n  hostPaths: {logRoot: /logs, stateDir: /state, extra: [/var/lib/docker/containers]}\n  \
-             seLinuxOptions: {type: spc_t}\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n",
+             seLinuxOptions: {type: spc_t}\n  env: [{name: RUST_LOG, value: debug}]\n",
             "own",
         )
         .unwrap();
