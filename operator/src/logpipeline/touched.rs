@@ -36,16 +36,8 @@ pub fn touched(old: &Observed, new: &Observed) -> Touched {
         if Arc::ptr_eq(before, after) {
             continue;
         }
-        for key in before.pipelines.keys().chain(after.pipelines.keys()) {
-            if before.pipelines.get(key) != after.pipelines.get(key) {
-                pipelines.insert(key.clone());
-            }
-        }
-        for key in before.tenants.keys().chain(after.tenants.keys()) {
-            if before.tenants.get(key) != after.tenants.get(key) {
-                tenants.insert(key.clone());
-            }
-        }
+        pipelines.extend(before.pipelines.differences(&after.pipelines).cloned());
+        tenants.extend(before.tenants.differences(&after.tenants).cloned());
     }
     if tenants.is_empty() {
         Touched::Some(pipelines, tenants)

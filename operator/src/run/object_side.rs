@@ -89,7 +89,14 @@ pub async fn objects(
     );
     spawn(&mut tasks, rights(client.clone(), reviews.clone()));
 
-    let secrets = watch_secrets(&client, &options.tenant_namespaces, &wake_tenant, &book, &mut tasks).await;
+    let secrets = watch_secrets(
+        &client,
+        &options.tenant_namespaces,
+        &wake_tenant,
+        &book,
+        &mut tasks,
+    )
+    .await;
     let (known_tenants, tenants_writer) = reflector::store();
     let tenants = Arc::new(tenant::Context {
         client: client.clone(),
@@ -217,4 +224,3 @@ async fn run_tenants(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
-

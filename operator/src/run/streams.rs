@@ -54,7 +54,9 @@ where
 }
 
 /// Objects that are due, as the controller wants them.
-pub(super) fn references<K>(mut due: mpsc::UnboundedReceiver<Key>) -> impl Stream<Item = ObjectRef<K>> + Send + 'static
+pub(super) fn references<K>(
+    mut due: mpsc::UnboundedReceiver<Key>,
+) -> impl Stream<Item = ObjectRef<K>> + Send + 'static
 where
     K: Resource<DynamicType = ()> + 'static,
 {

@@ -91,10 +91,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub async fn reconcile(
-    object: Arc<Object>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, Error> {
     let began = Instant::now();
     let key = key_of(object.as_ref());
     let (findings, again) = judge(&object, &key, &context).await?;
@@ -156,11 +153,7 @@ async fn write(
     Ok(written)
 }
 
-async fn judge(
-    object: &Object,
-    key: &Key,
-    context: &Context,
-) -> Result<(Findings, Duration), Error> {
+async fn judge(object: &Object, key: &Key, context: &Context) -> Result<(Findings, Duration), Error> {
     let validated = match &object.0 {
         Ok(tenant) => validate::validate(tenant, &context.namespaces),
         Err(invalid) => Err(Rejection::new(
@@ -199,7 +192,9 @@ async fn judge(
             }
             findings.resolved = Verdict::no(
                 reasons::NAMESPACE_NOT_ALLOWED,
-                format!("the operator may not read Secrets in namespace {namespace}: add it to the chart's tenantNamespaces"),
+                format!(
+                    "the operator may not read Secrets in namespace {namespace}: add it to the chart's tenantNamespaces"
+                ),
             );
             return Ok((findings, probe::EVERY));
         }
@@ -259,11 +254,7 @@ fn withdraw(key: &Key, context: &Context, facts: Facts) {
 
 /// What to do after an error.
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
-pub fn error_policy(
-    object: Arc<Object>,
-    error: &Error,
-    context: Arc<Context>,
-) -> Action {
+pub fn error_policy(object: Arc<Object>, error: &Error, context: Arc<Context>) -> Action {
     let class = match error {
         Error::Resolve(_) => "resolve",
         Error::Write(_) => "write",

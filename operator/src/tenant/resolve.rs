@@ -80,7 +80,12 @@ pub async fn look_up(
                 error => Error::Api(error),
             })?;
             match found {
-                Some(found) if found.labels().get(CREDENTIALS_LABEL).is_some_and(|value| value == "true") => {
+                Some(found)
+                    if found
+                        .labels()
+                        .get(CREDENTIALS_LABEL)
+                        .is_some_and(|value| value == "true") =>
+                {
                     return Err(Error::NotListed(namespace.clone()));
                 }
                 Some(_) => Found::NotLabelled,
