@@ -34,7 +34,7 @@ test: ## every suite in order, each with its time
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
-	cargo test -p sluice-operator --test api --test fleet_live --locked
+	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
 	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture

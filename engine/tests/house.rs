@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "operator/src/tenant/validate.rs",
     "operator/src/tenant/status.rs",
     "operator/src/reviews/schedule.rs",
+    "operator/src/cluster/lease.rs",
     "operator/src/fleet/render",
     "operator/src/api/conditions.rs",
     "agent/src/batch",

@@ -33,7 +33,7 @@ use crate::api::LogPipeline;
 use crate::api::conditions::reasons;
 use crate::api::logpipeline::LogPipelineStatus;
 use crate::api::verdict::Moment;
-use crate::api::writer::{Writer, Written};
+use crate::api::writer::{self, Writer, Written};
 use crate::cluster::events::Events;
 use crate::fleet::desired::{Desired, PipelineShare};
 use crate::fleet::observed::Observed;
@@ -46,6 +46,9 @@ use resolve::Resolved;
 
 /// How long unknown answers are waited for before a pipeline goes on without them.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a leader that has just begun: everything is asked at once, and to go on without an answer would
+/// withdraw what the agents rightly collect.
+const FIRST_PATIENCE: Duration = Duration::from_secs(30);
 /// How long after its start a leader waits for the nodes before it writes what it does not see.
 const FIRST_LOOK: Duration = Duration::from_secs(30);
 
@@ -103,7 +106,8 @@ impl Context {
     fn decide(&self, key: &Key, pending: bool) -> bool {
         let mut progress = self.progress();
         let since = *progress.waiting.entry(key.clone()).or_insert_with(Instant::now);
-        if pending && since.elapsed() < PATIENCE {
+        let begins = self.started.elapsed() < FIRST_PATIENCE;
+        if pending && (begins || since.elapsed() < PATIENCE) {
             return false;
         }
         if !pending {
@@ -122,9 +126,9 @@ impl Context {
     }
 }
 
-/// The status could not be written.
+/// The status could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("the status cannot be written: {0}")]
+#[error("the status cannot be read or written: {0}")]
 pub struct Error(#[source] kube::Error);
 
 /// Reconciles one pipeline.
@@ -141,20 +145,24 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
             format!("the object cannot be read: {}", invalid.error),
         )),
     };
-    let old = object
-        .0
-        .as_ref()
-        .ok()
-        .and_then(|pipeline| pipeline.status.clone())
-        .unwrap_or_default();
+    let old = match &object.0 {
+        Ok(pipeline) => pipeline.status.clone().unwrap_or_default(),
+        Err(_) => writer::stored::<LogPipeline, _>(&context.client, &key)
+            .await
+            .map_err(Error)?,
+    };
     let moment = Moment {
         old: &old.conditions,
         generation: object.meta().generation.unwrap_or_default(),
         now: Timestamp::now(),
     };
+    let observed = Arc::clone(&context.observed.borrow());
     let new = match validated {
         Err(rejection) => {
             refuse(&key, &context);
+            if is_gone(&key, &context) {
+                return Ok(Action::await_change());
+            }
             status::rejected(&rejection, &moment)
         }
         Ok(validated) => {
@@ -165,7 +173,9 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
             }
             let resolved = resolve::resolve(authorized, &namespaces, &|tenant| context.book.get(tenant));
             share(&key, &resolved, &context);
-            let observed = Arc::clone(&context.observed.borrow());
+            if is_gone(&key, &context) {
+                return Ok(Action::await_change());
+            }
             if is_first_look(&observed, &old, &moment, &context) {
                 return Ok(Action::requeue(Duration::from_secs(2)));
             }
@@ -175,10 +185,22 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
     let written = write(&object, &key, &context, &old, &new).await?;
     context.metrics.reconciled("LogPipeline", began.elapsed());
     let again = Duration::from_secs(if new.diagnosis.is_some() { 20 } else { 300 });
+    let again = nodes::next_silence(&observed, moment.now.as_second()).map_or(again, |next| next.min(again));
     Ok(Action::requeue(match written {
         Written::Later(rest) => rest.min(again),
         Written::Same | Written::Now => again,
     }))
+}
+
+/// Whether the object was deleted while its share was made, which then must not stay. The cache learns of a
+/// deletion before [`gone`] does: what this does not see, `gone` undoes.
+fn is_gone(key: &Key, context: &Arc<Context>) -> bool {
+    let reference = ObjectRef::new(&key.name).within(&key.namespace);
+    let is_gone = context.pipelines.get(&reference).is_none();
+    if is_gone {
+        gone(key, context);
+    }
+    is_gone
 }
 
 fn authorize(

@@ -32,6 +32,16 @@ pub struct Schedule {
     answers: BTreeMap<Pair, Answer>,
     urgent: BTreeSet<(Instant, Pair)>,
     background: BTreeSet<(Instant, Pair)>,
+    /// When each question stands in the two sets.
+    due: BTreeMap<Pair, Due>,
+}
+
+/// A question's times. A storm of events, such as an installation that makes fifty ClusterRoles, moves them
+/// instead of adding to them: otherwise the last withdrawal would wait behind thousands of questions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    urgent: [Option<Instant>; AFTER_EVENT.len()],
+    background: Option<Instant>,
 }
 
 impl Schedule {
@@ -44,6 +54,7 @@ impl Schedule {
             answers: BTreeMap::new(),
             urgent: BTreeSet::new(),
             background: BTreeSet::new(),
+            due: BTreeMap::new(),
         }
     }
 
@@ -74,7 +85,7 @@ impl Schedule {
                 .or_default()
                 .insert(pipeline.clone());
             if first && !self.answers.contains_key(pair) && !self.covered(pair) {
-                self.urgent.insert((now, pair.clone()));
+                self.hurry(pair, 0, now);
                 asked = true;
             }
         }
@@ -141,7 +152,12 @@ impl Schedule {
                 Some((due, _)) if *due <= now => {}
                 Some(_) | None => break,
             }
-            if let Some((_, pair)) = self.urgent.pop_first() {
+            if let Some((at, pair)) = self.urgent.pop_first() {
+                if let Some(due) = self.due.get_mut(&pair) {
+                    for slot in due.urgent.iter_mut().filter(|slot| **slot == Some(at)) {
+                        *slot = None;
+                    }
+                }
                 taken.insert(pair);
             }
         }
@@ -150,6 +166,9 @@ impl Schedule {
             && self.background.first().is_some_and(|(due, _)| *due <= now)
             && let Some((_, pair)) = self.background.pop_first()
         {
+            if let Some(due) = self.due.get_mut(&pair) {
+                due.background = None;
+            }
             taken.insert(pair);
         }
         taken.retain(|pair| self.users.contains_key(pair));
@@ -168,7 +187,7 @@ impl Schedule {
         };
         let old = self.answers.get(pair).copied();
         let Some(allowed) = answer else {
-            self.urgent.insert((now + RETRY, pair.clone()));
+            self.hurry(pair, 1, now + RETRY);
             let Some(old) = old else { return BTreeSet::new() };
             let since = old.failing_since.unwrap_or(now);
             if now.saturating_duration_since(since) >= KEEP {
@@ -191,7 +210,10 @@ impl Schedule {
                 failing_since: None,
             },
         );
-        self.background.retain(|(_, other)| other != pair);
+        let due = self.due.entry(pair.clone()).or_default();
+        if let Some(old) = due.background.replace(now + AGAIN) {
+            self.background.remove(&(old, pair.clone()));
+        }
         self.background.insert((now + AGAIN, pair.clone()));
         if old.map(|old| old.allowed) == Some(allowed) {
             return BTreeSet::new();
@@ -206,7 +228,7 @@ impl Schedule {
                 .collect();
             for pair in covered {
                 if pair.namespace.is_some() && !self.answers.contains_key(&pair) {
-                    self.urgent.insert((now, pair));
+                    self.hurry(&pair, 0, now);
                 }
             }
         }
@@ -243,8 +265,14 @@ impl Schedule {
             if users.is_empty() {
                 self.users.remove(pair);
                 self.answers.remove(pair);
-                self.urgent.retain(|(_, other)| other != pair);
-                self.background.retain(|(_, other)| other != pair);
+                if let Some(due) = self.due.remove(pair) {
+                    for at in due.urgent.into_iter().flatten() {
+                        self.urgent.remove(&(at, pair.clone()));
+                    }
+                    if let Some(at) = due.background {
+                        self.background.remove(&(at, pair.clone()));
+                    }
+                }
             }
         }
     }
@@ -254,92 +282,36 @@ impl Schedule {
             if !self.answers.contains_key(&pair) && self.covered(&pair) {
                 continue;
             }
-            for delay in AFTER_EVENT {
-                self.urgent.insert((now + delay, pair.clone()));
+            for (slot, delay) in AFTER_EVENT.into_iter().enumerate() {
+                self.hurry(&pair, slot, now + delay);
             }
         }
+    }
+
+    /// Makes a question due. The first of its times stays where it is due already, so that a question which
+    /// waits is not pushed back; the later ones move behind the newest event.
+    fn hurry(&mut self, pair: &Pair, slot: usize, at: Instant) {
+        let due = self.due.entry(pair.clone()).or_default();
+        let Some(slot_at) = due.urgent.get_mut(slot) else {
+            return;
+        };
+        match *slot_at {
+            Some(old) if slot == 0 && old <= at => return,
+            Some(old) => {
+                *slot_at = None;
+                // two slots may share an instant, and with it an entry
+                if !due.urgent.contains(&Some(old)) {
+                    self.urgent.remove(&(old, pair.clone()));
+                }
+            }
+            None => {}
+        }
+        if let Some(slot_at) = due.urgent.get_mut(slot) {
+            *slot_at = Some(at);
+        }
+        self.urgent.insert((at, pair.clone()));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(namespace: Option<&str>) -> Pair {
-        Pair {
-            account: Key::new("a", "sa"),
-            namespace: namespace.map(Into::into),
-        }
-    }
-
-    fn wanting(everywhere_first: bool, names: &[&str], now: Instant) -> Schedule {
-        let mut schedule = Schedule::new(everywhere_first);
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        assert!(schedule.want(&Key::new("a", "web"), &Key::new("a", "sa"), &names, now));
-        schedule
-    }
-
-    #[test]
-    fn one_wide_answer_spares_the_others() {
-        let now = Instant::now();
-        let mut schedule = wanting(true, &["x", "y"], now);
-        assert_eq!(schedule.take(9, true, now).0, [pair(None)]);
-        assert_eq!(schedule.record(&pair(None), Some(true), now).len(), 1);
-        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), Some(true));
-        assert_eq!(schedule.take(9, true, now).0, []);
-        // It is withdrawn: nothing is known until each is asked.
-        assert_eq!(schedule.record(&pair(None), Some(false), now).len(), 1);
-        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), None);
-        assert_eq!(schedule.take(9, true, now).0, [pair(Some("x")), pair(Some("y"))]);
-    }
-
-    #[test]
-    fn an_event_asks_at_once_and_twice_more() {
-        let now = Instant::now();
-        let mut schedule = wanting(false, &["x"], now);
-        schedule.take(9, true, now);
-        schedule.record(&pair(Some("x")), Some(true), now);
-        schedule.touched("x", now);
-        for (after, expected) in [(0, 1), (0, 0), (1, 1), (3, 0), (4, 1), (5, 0)] {
-            let (due, _) = schedule.take(9, false, now + Duration::from_secs(after));
-            assert_eq!(due.len(), expected, "after {after} s");
-        }
-        schedule.touched("other", now);
-        assert!(schedule.take(9, false, now).0.is_empty());
-    }
-
-    #[test]
-    fn a_failing_question_keeps_its_answer_for_a_minute_only() {
-        let now = Instant::now();
-        let mut schedule = wanting(false, &["x"], now);
-        schedule.record(&pair(Some("x")), Some(true), now);
-        let allowed = |schedule: &Schedule| schedule.allowed(&Key::new("a", "sa"), "x");
-        assert!(schedule.record(&pair(Some("x")), None, now).is_empty());
-        assert!(
-            schedule
-                .record(&pair(Some("x")), None, now + Duration::from_secs(59))
-                .is_empty()
-        );
-        assert_eq!(allowed(&schedule), Some(true));
-        assert_eq!(
-            schedule
-                .record(&pair(Some("x")), None, now + Duration::from_mins(1))
-                .len(),
-            1
-        );
-        assert_eq!(allowed(&schedule), None);
-    }
-
-    #[test]
-    fn answers_are_forgotten_with_their_last_user_and_grow_old() {
-        let now = Instant::now();
-        let mut schedule = wanting(false, &["x"], now);
-        schedule.take(9, true, now);
-        schedule.record(&pair(Some("x")), Some(false), now);
-        let later = now + AGAIN;
-        assert_eq!(schedule.take(9, true, later).0, [pair(Some("x"))]);
-        schedule.forget(&Key::new("a", "web"));
-        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), None);
-        assert_eq!(schedule.take(9, true, later + AGAIN).1, None);
-    }
-}
+mod tests;
