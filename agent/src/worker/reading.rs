@@ -162,8 +162,11 @@ impl<S: Sink> Core<S> {
         if cursor.was_rewritten(chain, number, read) {
             tracing::warn!(container = %container.key, offset, "a log file was cut or rewritten: read from its beginning");
             *self.figures.resets.entry("file_rewritten").or_default() += 1;
-            chain.replace(number);
-            return Step::Read(1);
+            return if chain.replace(number) {
+                Step::Read(1)
+            } else {
+                Step::AtEnd
+            };
         }
         if read > 0 && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
@@ -236,7 +239,7 @@ fn at_end_of_file<S: Sink>(
     figures: &mut Figures,
     now: Instant,
 ) -> Step {
-    let next = container.chain.after(chunk.generation, now);
+    let next = container.chain.after(chunk.generation, container.gone, now);
     if next == Next::Stay && !container.gone {
         return Step::AtEnd;
     }
