@@ -172,7 +172,7 @@ impl<S: Sink> Core<S> {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
-            let facts = self.pods.get(&container.pod.uid);
+            let facts = self.pods.get(&container.key.folder);
             let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,
