@@ -76,6 +76,7 @@ impl<S: Sink> Core<S> {
                         Lane {
                             tenant,
                             ready: VecDeque::new(),
+                            full: false,
                         },
                     );
                 }

@@ -10,7 +10,7 @@ use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
 use super::container::Container;
-use super::cursor::{Cursor, State};
+use super::cursor::Cursor;
 use super::{Command, Sink, WorkerSettings};
 use crate::batch::Outcome;
 use crate::checkpoint::journal::{Journal, StartError};
@@ -63,6 +63,8 @@ pub struct Core<S> {
 pub(super) struct Lane {
     pub(super) tenant: Arc<Tenant>,
     pub(super) ready: VecDeque<CursorId>,
+    /// The sink had no room for the last line: nobody of the tenant reads until there may be some.
+    pub(super) full: bool,
 }
 
 impl<S: Sink> Core<S> {
@@ -115,7 +117,7 @@ impl<S: Sink> Core<S> {
 
     /// The descriptor that tells of changed folders; while draining nobody would hear it, and sleep on it.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.discovery.watcher.descriptor()
+        self.discovery.watcher.descriptor().filter(|_| !self.draining)
     }
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
@@ -215,13 +217,8 @@ impl<S: Sink> Core<S> {
 
     /// Lets all that wait for room try again.
     pub(super) fn unblock(&mut self) {
-        for (id, cursor) in &mut self.cursors {
-            if cursor.state == State::Blocked
-                && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
-            {
-                cursor.state = State::Ready;
-                lane.ready.push_back(*id);
-            }
+        for lane in self.tenants.values_mut() {
+            lane.full = false;
         }
     }
 
@@ -283,7 +280,12 @@ impl<S: Sink> Core<S> {
         let always = [self.sink.next_due(now), self.next_tick];
         let due = if self.draining {
             always.into_iter().flatten().min()
-        } else if !self.relist.is_empty() || self.tenants.values().any(|lane| !lane.ready.is_empty()) {
+        } else if !self.relist.is_empty()
+            || self
+                .tenants
+                .values()
+                .any(|lane| !lane.full && !lane.ready.is_empty())
+        {
             Some(now)
         } else {
             let polls = self
