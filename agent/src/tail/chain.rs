@@ -163,6 +163,14 @@ impl Chain {
                 return Ok(generation.number);
             }
         }
+        // Read now, it would be taken for what follows after the one that still grows.
+        if self
+            .generations
+            .iter()
+            .any(|generation| generation.file.is_some() && generation.restart > name.restart)
+        {
+            return Err(OpenError::Refused("it appeared after files of a later restart"));
+        }
         Ok(self.append(name, file, &facts))
     }
 
@@ -439,6 +447,11 @@ impl Chain {
             .iter()
             .filter(move |g| g.number >= number && !g.gz)
             .filter_map(|g| g.file.as_ref())
+    }
+
+    /// Whether there are files that cannot be read, and that are passed over.
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Files held open.
