@@ -182,12 +182,18 @@ fn a_link_that_leads_nowhere_keeps_nobody_busy_and_is_said() {
     fs::create_dir_all(&runtime).unwrap();
     fs::write(runtime.join("0.log"), cri("stdout", "F", "late")).unwrap();
     rig.run(11_000);
+    assert!(rig.core().figures().warnings[0].reason == "LogFilesNotRead");
     rig.log("1.log", &["2"]);
     rig.run(1_000);
     assert_eq!(rig.lines(), ["1", "2"]);
     fs::remove_file(folder.join("0.log")).unwrap();
     rig.run(1_000);
     assert!(rig.core().figures().warnings.is_empty());
+    // Numbers that begin anew, once the later file is gone.
+    fs::remove_file(folder.join("1.log")).unwrap();
+    rig.log("0.log", &["3"]);
+    rig.run(11_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
 }
 
 #[test]

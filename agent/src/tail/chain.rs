@@ -164,11 +164,10 @@ impl Chain {
             }
         }
         // Read now, it would be taken for what follows after the one that still grows.
-        if self
-            .generations
-            .iter()
-            .any(|generation| generation.file.is_some() && generation.restart > name.restart)
-        {
+        let is_younger = |generation: &Generation| {
+            generation.restart > name.restart && generation.file.is_some() && generation.name.is_some()
+        };
+        if self.generations.iter().any(is_younger) {
             return Err(OpenError::Refused("it appeared after files of a later restart"));
         }
         Ok(self.append(name, file, &facts))
