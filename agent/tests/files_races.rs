@@ -163,6 +163,40 @@ fn while_draining_changed_folders_do_not_wake_the_worker() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_keeps_nobody_busy_and_is_said() {
+    let mut rig = Rig::new();
+    let folder = rig.folder();
+    std::os::unix::fs::symlink(rig.dir.path().join("runtime/x/0.log"), folder.join("0.log")).unwrap();
+    rig.log("1.log", &["1"]);
+    rig.run(7_000);
+    assert_eq!(rig.lines(), ["1"]);
+    let due = rig.turn();
+    assert!(due >= rig.now + Duration::from_millis(500), "{:?}", due - rig.now);
+    let warnings = rig.core().figures().warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.reason == "LogFilesNotRead"),
+        "{warnings:?}"
+    );
+    // What appears late is told, and does not stand in the younger one's place.
+    let runtime = rig.dir.path().join("runtime/x");
+    fs::create_dir_all(&runtime).unwrap();
+    fs::write(runtime.join("0.log"), cri("stdout", "F", "late")).unwrap();
+    rig.run(11_000);
+    assert!(rig.core().figures().warnings[0].reason == "LogFilesNotRead");
+    rig.log("1.log", &["2"]);
+    rig.run(1_000);
+    assert_eq!(rig.lines(), ["1", "2"]);
+    fs::remove_file(folder.join("0.log")).unwrap();
+    rig.run(1_000);
+    assert!(rig.core().figures().warnings.is_empty());
+    // Numbers that begin anew, once the later file is gone.
+    fs::remove_file(folder.join("1.log")).unwrap();
+    rig.log("0.log", &["3"]);
+    rig.run(11_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+}
+
+#[test]
 fn a_pod_that_claims_the_folder_of_another_changes_nothing() {
     let facts = |namespace: &str, name: &str| {
         let facts = PodFacts {

@@ -163,6 +163,13 @@ impl Chain {
                 return Ok(generation.number);
             }
         }
+        // Read now, it would be taken for what follows after the one that still grows.
+        let is_younger = |generation: &Generation| {
+            generation.restart > name.restart && generation.file.is_some() && generation.name.is_some()
+        };
+        if self.generations.iter().any(is_younger) {
+            return Err(OpenError::Refused("it appeared after files of a later restart"));
+        }
         Ok(self.append(name, file, &facts))
     }
 
@@ -439,6 +446,11 @@ impl Chain {
             .iter()
             .filter(move |g| g.number >= number && !g.gz)
             .filter_map(|g| g.file.as_ref())
+    }
+
+    /// Whether there are files that cannot be read, and that are passed over.
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Files held open.

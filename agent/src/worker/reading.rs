@@ -168,13 +168,7 @@ impl<S: Sink> Core<S> {
         };
         cursor.last_read = now;
         if cursor.was_rewritten(chain, number, read) {
-            tracing::warn!(container = %container.key, offset, "a log file was cut or rewritten: read from its beginning");
-            *self.figures.resets.entry("file_rewritten").or_default() += 1;
-            return if chain.replace(number) {
-                Step::Read(1)
-            } else {
-                Step::AtEnd
-            };
+            return begin_anew(container, cursor.position, &mut self.figures);
         }
         if read > 0 && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
@@ -223,6 +217,18 @@ impl<S: Sink> Core<S> {
         chunk.data = data.get(taken..).unwrap_or_default();
         chunk.offset += taken as u64;
         at_end_of_file(cursor, container, chunk, &mut self.sink, &mut self.figures, now)
+    }
+}
+
+/// Somebody cut or rewrote the file: what it holds now is read from its beginning.
+fn begin_anew(container: &mut Container, at: Position, figures: &mut Figures) -> Step {
+    tracing::warn!(container = %container.key, offset = at.offset,
+        "a log file was cut or rewritten: read from its beginning");
+    *figures.resets.entry("file_rewritten").or_default() += 1;
+    if container.chain.replace(at.generation) {
+        Step::Read(1)
+    } else {
+        Step::AtEnd
     }
 }
 

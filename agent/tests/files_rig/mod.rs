@@ -262,7 +262,7 @@ impl Rig {
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
             log_root: self.dir.path().join("pods"),
-            link_roots: Vec::new(),
+            link_roots: vec![self.dir.path().join("runtime")],
             state_dir: self.dir.path().join("state"),
             node_name: "node1".into(),
             own_pod_uid: Some("own".into()),
