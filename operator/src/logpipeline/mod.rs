@@ -106,7 +106,7 @@ impl Context {
     fn decide(&self, key: &Key, pending: bool) -> bool {
         let mut progress = self.progress();
         let since = *progress.waiting.entry(key.clone()).or_insert_with(Instant::now);
-        let begins = self.started.elapsed() < FIRST_PATIENCE;
+        let begins = self.started.elapsed() < FIRST_PATIENCE && !progress.decided.contains(key);
         if pending && (begins || since.elapsed() < PATIENCE) {
             return false;
         }

@@ -36,7 +36,7 @@ pub struct Schedule {
     due: BTreeMap<Pair, Due>,
 }
 
-/// A question's times. A storm of events, such as an installation that makes fifty ClusterRoles, moves them
+/// A question's times. A storm of events, such as an installation that makes fifty `ClusterRole`s, moves them
 /// instead of adding to them: otherwise the last withdrawal would wait behind thousands of questions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Due {
