@@ -56,12 +56,13 @@ pub fn changed(before: &Versions, after: &Versions) -> Vec<String> {
     written.chain(gone.map(|name| format!("{name} (gone)"))).collect()
 }
 
-/// Waits until what earlier tests left has come to rest: nothing changed for 15 s.
+/// Waits until what earlier tests left has come to rest: nothing changed for longer than a minute, for which what was
+/// deleted stays denied.
 pub async fn settle(cluster: &Cluster) {
     let kinds = every_kind(cluster).await;
     let mut last = versions(cluster, &kinds).await;
     let mut since = Instant::now();
-    until("rest", Duration::from_mins(4), async || {
+    until("rest", Duration::from_mins(5), async || {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = versions(cluster, &kinds).await;
         if now != last {
@@ -69,7 +70,7 @@ pub async fn settle(cluster: &Cluster) {
             (last, since) = (now, Instant::now());
             return Err(moved);
         }
-        if since.elapsed() >= Duration::from_secs(15) {
+        if since.elapsed() >= Duration::from_secs(70) {
             Ok(())
         } else {
             Err("at rest, but not for long".to_owned())

@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::evidence;
 use crate::figures::show;
 use crate::loki::Loki;
-use crate::objects::{Reference, apply, delete, until_condition};
+use crate::objects::{Reference, apply, delete, until_condition, until_object};
 use crate::sluice::{self, TENANTS};
 use crate::wait::PATIENCE;
 
@@ -113,6 +113,9 @@ impl Scene {
         object["metadata"]["labels"][SCENE] = json!(self.name);
         apply(&self.cluster, &object).await;
         self.remember(|made| made.namespaces.push(name.clone()));
+        // No pod is admitted before the namespace's own account is there.
+        let account = Reference::new("v1", "ServiceAccount", Some(&name), "default");
+        until_object(&self.cluster, &account, "to be made", PATIENCE, |_| Ok(())).await;
         name
     }
 

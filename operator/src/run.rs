@@ -4,6 +4,7 @@ pub mod object_side;
 mod streams;
 mod watches;
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use kube::Client;
@@ -127,7 +128,10 @@ fn options(flags: &Run, settings: &Settings) -> Options {
 fn log(flags: &Run, settings: &Settings) {
     let level = flags.log.as_deref().unwrap_or(&settings.log_level);
     let filter = tracing_subscriber::EnvFilter::new(level);
-    let format = tracing_subscriber::fmt().with_env_filter(filter);
+    // Colours are for people who watch; in `kubectl logs` they would be noise.
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stdout().is_terminal());
     if flags.log_json {
         format.json().init();
     } else {

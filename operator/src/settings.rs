@@ -58,7 +58,7 @@ pub struct AgentSettings {
     pub host_paths: HostPaths,
     /// `SELinux` context, such as `{type: spc_t}`.
     pub se_linux_options: Option<SELinuxOptions>,
-    /// Further environment, such as `HTTPS_PROXY`.
+    /// Further environment, such as `RUST_LOG`.
     pub env: Vec<EnvVar>,
 }
 

@@ -10,7 +10,7 @@ use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
 use super::container::Container;
-use super::cursor::{Cursor, State};
+use super::cursor::Cursor;
 use super::{Command, Sink, WorkerSettings};
 use crate::batch::Outcome;
 use crate::checkpoint::journal::{Journal, StartError};
@@ -38,6 +38,7 @@ pub struct Core<S> {
     pub(super) discovery: Discovery,
     pub(super) config: Arc<InForce>,
     pub(super) tenants: BTreeMap<Key, Lane>,
+    /// By the pods' folders.
     pub(super) pods: HashMap<String, PodFacts>,
     pub(super) pods_deleted: BTreeSet<String>,
     pub(super) synced: Option<Instant>,
@@ -62,6 +63,8 @@ pub struct Core<S> {
 pub(super) struct Lane {
     pub(super) tenant: Arc<Tenant>,
     pub(super) ready: VecDeque<CursorId>,
+    /// The sink had no room for the last line: nobody of the tenant reads until there may be some.
+    pub(super) full: bool,
 }
 
 impl<S: Sink> Core<S> {
@@ -112,9 +115,9 @@ impl<S: Sink> Core<S> {
         &mut self.sink
     }
 
-    /// The descriptor that tells of changed folders.
+    /// The descriptor that tells of changed folders; while draining nobody would hear it, and sleep on it.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.discovery.watcher.descriptor()
+        self.discovery.watcher.descriptor().filter(|_| !self.draining)
     }
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
@@ -214,33 +217,28 @@ impl<S: Sink> Core<S> {
 
     /// Lets all that wait for room try again.
     pub(super) fn unblock(&mut self) {
-        for (id, cursor) in &mut self.cursors {
-            if cursor.state == State::Blocked
-                && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
-            {
-                cursor.state = State::Ready;
-                lane.ready.push_back(*id);
-            }
+        for lane in self.tenants.values_mut() {
+            lane.full = false;
         }
     }
 
     fn pod(&mut self, change: PodChange, now: Instant) {
-        let uid = match change {
+        let folder = match change {
             PodChange::Applied(facts) => {
-                let uid = facts.uid.clone();
-                self.pods_deleted.remove(&uid);
+                let folder = facts.folder();
+                self.pods_deleted.remove(&folder);
                 if self
                     .pods
-                    .insert(uid.clone(), *facts.clone())
+                    .insert(folder.clone(), *facts.clone())
                     .is_some_and(|known| known == *facts)
                 {
                     return;
                 }
-                uid
+                folder
             }
-            PodChange::Deleted(uid) => {
+            PodChange::Deleted(folder) => {
                 // Its files outlive it, and its facts with them.
-                self.pods_deleted.insert(uid);
+                self.pods_deleted.insert(folder);
                 return;
             }
             PodChange::Synced => {
@@ -250,9 +248,9 @@ impl<S: Sink> Core<S> {
         };
         let of_pod: Vec<_> = self
             .containers
-            .iter()
-            .filter(|(_, c)| c.pod.uid == uid)
-            .map(|(key, _)| Arc::clone(key))
+            .keys()
+            .filter(|key| key.folder == folder)
+            .map(Arc::clone)
             .collect();
         for key in &of_pod {
             self.withdraw(key);
@@ -282,7 +280,12 @@ impl<S: Sink> Core<S> {
         let always = [self.sink.next_due(now), self.next_tick];
         let due = if self.draining {
             always.into_iter().flatten().min()
-        } else if !self.relist.is_empty() || self.tenants.values().any(|lane| !lane.ready.is_empty()) {
+        } else if !self.relist.is_empty()
+            || self
+                .tenants
+                .values()
+                .any(|lane| !lane.full && !lane.ready.is_empty())
+        {
             Some(now)
         } else {
             let polls = self

@@ -27,8 +27,6 @@ const OVERLAP: u32 = 8;
 pub(super) enum State {
     /// Its turn.
     Ready,
-    /// Room in its stream's buffer.
-    Blocked,
     /// Its file to grow.
     AtEnd,
     /// Acknowledgements only: the container is gone and read to its end.
@@ -83,6 +81,8 @@ pub(super) struct Cursor {
     pub(super) outlet: Outlet,
     pub(super) state: State,
     pub(super) deficit: i64,
+    /// Timestamp of the last line that was looked at, while more are known to wait in the file.
+    pub(super) waits: Option<Timestamp>,
     pub(super) reader: Option<(u32, Compressed)>,
     /// The bytes before the read position, and whether to compare them before reading on.
     pub(super) tail: Vec<u8>,
@@ -137,6 +137,7 @@ impl Cursor {
             },
             state: State::AtEnd,
             deficit: 0,
+            waits: None,
             reader: None,
             tail: Vec::new(),
             verify: false,
@@ -248,6 +249,7 @@ impl Cursor {
             continues: self.long.is_some(),
         };
         if !long.skipped {
+            self.waits = Some(long.timestamp);
             self.flush_if_journaled(piece.slot, sink)?;
             let outlet = &mut self.outlet;
             self.joiner.feed(&piece, now, |part| outlet.emit(part, sink))?;
@@ -356,13 +358,10 @@ impl Cursor {
         })
     }
 
-    /// Timestamp of the oldest line that was read and not acknowledged.
+    /// Timestamp of the oldest line that was read or found waiting, and is not acknowledged.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
-        let waiting = self.outlet.outstanding.iter().map(|piece| piece.timestamp).min();
-        match self.state {
-            State::Ready | State::Blocked => waiting.or(self.previous),
-            State::AtEnd | State::Finished => waiting,
-        }
+        let read = self.outlet.outstanding.iter().map(|piece| piece.timestamp).min();
+        read.or(self.waits)
     }
 
     /// Whether everything that was read is acknowledged.

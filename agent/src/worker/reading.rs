@@ -21,7 +21,7 @@ use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
 const QUANTUM: i64 = 256 << 10;
-/// How long a cursor without room waits when nothing says that there is some.
+/// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// What one read came to.
@@ -75,11 +75,12 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    /// One turn of one cursor of each tenant; false when nobody has anything to read.
+    /// One turn of one cursor of each tenant that has room; false when nobody has anything to read.
     pub(super) fn visit(&mut self, budget: &mut usize, now: Instant) -> bool {
         let turns: Vec<CursorId> = self
             .tenants
             .values_mut()
+            .filter(|lane| !lane.full)
             .filter_map(|lane| lane.ready.pop_front())
             .collect();
         for id in &turns {
@@ -111,8 +112,14 @@ impl<S: Sink> Core<S> {
                     }
                 }
                 Step::NoRoom => {
-                    cursor.state = State::Blocked;
+                    cursor.waits = cursor.waits.or(cursor.previous);
                     cursor.deficit = 0;
+                    if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
+                        // The tenant's other cursors would read and decompress for nothing, and take the room
+                        // that a long line waits for.
+                        lane.full = true;
+                        lane.ready.push_front(id);
+                    }
                     self.retry.get_or_insert(now + RETRY);
                     return;
                 }
@@ -123,6 +130,7 @@ impl<S: Sink> Core<S> {
                         State::Finished
                     };
                     cursor.deficit = 0;
+                    cursor.waits = None;
                     return;
                 }
             }
@@ -162,14 +170,17 @@ impl<S: Sink> Core<S> {
         if cursor.was_rewritten(chain, number, read) {
             tracing::warn!(container = %container.key, offset, "a log file was cut or rewritten: read from its beginning");
             *self.figures.resets.entry("file_rewritten").or_default() += 1;
-            chain.replace(number);
-            return Step::Read(1);
+            return if chain.replace(number) {
+                Step::Read(1)
+            } else {
+                Step::AtEnd
+            };
         }
         if read > 0 && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
-            let facts = self.pods.get(&container.pod.uid);
+            let facts = self.pods.get(&container.key.folder);
             let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,
@@ -236,7 +247,7 @@ fn at_end_of_file<S: Sink>(
     figures: &mut Figures,
     now: Instant,
 ) -> Step {
-    let next = container.chain.after(chunk.generation, now);
+    let next = container.chain.after(chunk.generation, container.gone, now);
     if next == Next::Stay && !container.gone {
         return Step::AtEnd;
     }
@@ -274,9 +285,10 @@ fn take<S: Sink>(
     figures: &mut Figures,
     now: Instant,
 ) -> (usize, bool) {
-    let malformed = cursor.malformed;
+    let (malformed, too_old) = (cursor.malformed, cursor.too_old);
     let (taken, no_room) = cursor.consume(chunk, sink, now);
     figures.malformed_lines += cursor.malformed - malformed;
+    figures.too_old_lines += cursor.too_old - too_old;
     figures.read_bytes += taken as u64;
     (taken, no_room)
 }

@@ -55,6 +55,8 @@ pub struct FakeSink {
     /// Requests under way before nothing is taken.
     pub window: usize,
     pub blocked: Vec<Key>,
+    /// Entries that were not taken.
+    pub refused: usize,
     next: u64,
 }
 
@@ -67,6 +69,7 @@ impl Default for FakeSink {
             room: 1_000_000,
             window: 1_000_000,
             blocked: Vec::new(),
+            refused: 0,
             next: 1,
         }
     }
@@ -102,6 +105,7 @@ impl Sink for FakeSink {
         let (tenant, labels) = self.streams[stream.0 as usize].clone();
         let (entries, pieces) = self.open.entry(tenant.clone()).or_default();
         if entries.len() >= self.room || self.sealed.len() >= self.window || self.blocked.contains(&tenant) {
+            self.refused += 1;
             return Taken::NoRoom;
         }
         entries.push((

@@ -71,6 +71,15 @@ fn a_minute_without_the_api_server_loses_nothing() {
             scene.cluster.start("apiserver").await;
         })
         .await;
+        // nodes count as lost after such a time, and come back one heartbeat later
+        let nodes = [
+            "wait",
+            "--for=condition=Ready",
+            "nodes",
+            "--all",
+            "--timeout=120s",
+        ];
+        scene.cluster.run("kubectl", &nodes).await;
         until_ready(&scene.cluster).await;
     });
 }

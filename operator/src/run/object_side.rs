@@ -50,13 +50,18 @@ impl Objects {
     /// Waits until every pipeline has been decided about, so that the fleet withdraws nothing for want of
     /// having looked; at most 30 s.
     pub async fn settled(&self) {
-        for _ in 0..300 {
-            if self.pipelines.is_settled() {
-                return;
+        let mut tries = 0;
+        while !self.pipelines.is_settled() {
+            tries += 1;
+            if tries > 300 {
+                tracing::warn!(
+                    "some pipelines are undecided after 30 s: they are not collected until they are"
+                );
+                break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tracing::warn!("some pipelines are undecided after 30 s: they are not collected until they are");
+        self.pipelines.book.mark_complete();
     }
 }
 

@@ -20,7 +20,7 @@ fn every_key_is_read() {
          resources: {limits: {memory: 64Mi, cpu: 1}}\n  tolerations: [{key: a, operator: Exists, effect: NoSchedule}]\n  \
          nodeSelector: {pool: web}\n  affinity: {nodeAffinity: {}}\n  priorityClassName: high\n  podAnnotations: {a: b}\n  \
          podLabels: {c: d}\n  hostPaths: {logRoot: /logs, stateDir: /state, extra: [/var/lib/docker/containers]}\n  \
-         seLinuxOptions: {type: spc_t}\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n",
+         seLinuxOptions: {type: spc_t}\n  env: [{name: RUST_LOG, value: debug}]\n",
         "own",
     )
     .unwrap();

@@ -24,6 +24,7 @@ struct Inner {
     tenants: BTreeMap<Key, Facts>,
     mentions: BTreeMap<Key, BTreeSet<Key>>,
     served: BTreeMap<Key, BTreeSet<Key>>,
+    complete: bool,
 }
 
 /// The place where tenants and pipelines learn of each other.
@@ -98,15 +99,24 @@ impl Book {
         self.inner().tenants.keys().cloned().collect()
     }
 
-    /// How many pipelines a tenant serves.
-    pub fn pipelines(&self, tenant: &Key) -> u32 {
-        let count = self
-            .inner()
+    /// How many pipelines a tenant serves; unknown before [`Book::mark_complete`].
+    pub fn pipelines(&self, tenant: &Key) -> Option<u32> {
+        let inner = self.inner();
+        let count = inner
             .served
             .values()
             .filter(|tenants| tenants.contains(tenant))
             .count();
-        u32::try_from(count).unwrap_or(u32::MAX)
+        inner.complete.then(|| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Every pipeline has been looked at.
+    pub fn mark_complete(&self) {
+        let mut inner = self.inner();
+        inner.complete = true;
+        let tenants: Vec<Key> = inner.tenants.keys().cloned().collect();
+        drop(inner);
+        self.wake(tenants.iter());
     }
 
     fn wake<'a>(&self, tenants: impl Iterator<Item = &'a Key>) {

@@ -94,7 +94,7 @@ pub enum Error {
 pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, Error> {
     let began = Instant::now();
     let key = key_of(object.as_ref());
-    let (findings, again) = judge(&object, &key, &context).await?;
+    let (mut findings, again) = judge(&object, &key, &context).await?;
     let trouble = findings.ready();
     let mut facts = context.book.get(&key).unwrap_or_default();
     facts.trouble = (trouble.standing == crate::api::verdict::Standing::False).then_some(trouble.reason);
@@ -113,6 +113,8 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
             .await
             .map_err(Error::Write)?,
     };
+    // A new leader does not know yet what the last one knew.
+    findings.pipelines = findings.pipelines.or(old.pipelines);
     let moment = Moment {
         old: &old.conditions,
         generation: object.meta().generation.unwrap_or_default(),

@@ -21,8 +21,8 @@ pub struct Findings {
     pub reachable: Verdict,
     /// Where lines are pushed.
     pub push_url: Option<String>,
-    /// How many pipelines it serves.
-    pub pipelines: u32,
+    /// How many pipelines it serves; unknown while the operator starts.
+    pub pipelines: Option<u32>,
 }
 
 impl Findings {
@@ -51,7 +51,7 @@ pub fn status(findings: &Findings, moment: &Moment<'_>) -> LokiTenantStatus {
         observed_generation: Some(moment.generation),
         conditions,
         push_url: findings.push_url.clone(),
-        pipelines: Some(findings.pipelines),
+        pipelines: findings.pipelines,
         diagnosis: (!ready.holds()).then(|| clip(&ready.message, 2048)),
     }
 }
