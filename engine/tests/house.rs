@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "operator/src/logpipeline/status.rs",
     "operator/src/tenant/validate.rs",
     "operator/src/tenant/status.rs",
+    "operator/src/reviews/agenda.rs",
     "operator/src/reviews/schedule.rs",
     "operator/src/cluster/lease.rs",
     "operator/src/fleet/render",

@@ -1,4 +1,12 @@
 //! The object side against a real kube-apiserver and etcd, which this binary starts and stops.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    reason = "a test may panic; tables are long"
+)]
 
 mod rig;
 

@@ -113,12 +113,15 @@ fn rendered(values: &Value) -> Value {
     serde_json::to_value(daemon_set::render(&settings(values), &owner)).unwrap()
 }
 
-#[test]
-fn every_value_of_the_agent_reaches_the_daemon_set() {
+/// A value of the agent's, where it has to arrive, and as what.
+type Case = (&'static str, Value, String, Value);
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn cases() -> Vec<Case> {
     let pod = |rest: &str| format!("/spec/template/spec{rest}");
     let container = |rest: &str| pod(&format!("/containers/0{rest}"));
     let affinity = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
-    let cases = [
+    vec![
         (
             "image",
             json!({"repository": "r/a", "tag": "t"}),
@@ -204,7 +207,12 @@ fn every_value_of_the_agent_reaches_the_daemon_set() {
             container("/env/4/value"),
             json!("b"),
         ),
-    ];
+    ]
+}
+
+#[test]
+fn every_value_of_the_agent_reaches_the_daemon_set() {
+    let cases = cases();
     for (key, value, place, expected) in &cases {
         let object = rendered(&json!({"agent": {*key: value}}));
         assert_eq!(object.pointer(place), Some(expected), "agent.{key}");
@@ -226,7 +234,7 @@ fn objects(value: &Value, path: &[String], found: &mut Vec<Vec<String>>) {
     if let Some(object) = value.as_object() {
         found.push(path.to_vec());
         for (key, value) in object {
-            objects(value, &[path, &[key.clone()]].concat(), found);
+            objects(value, &[path, std::slice::from_ref(key)].concat(), found);
         }
     }
 }

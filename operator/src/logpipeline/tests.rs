@@ -204,6 +204,17 @@ fn what_is_not_known_is_not_collected() {
 }
 
 #[test]
+fn what_is_not_known_of_one_namespace_is_not_called_authorized() {
+    let mut world = world();
+    world.allowed.remove("b");
+    let resolved = steps(&world, "{namespaces: {names: [a, b]}}", "");
+    let status = seen(&resolved, vec![node(&resolved, |_| {})]);
+    is(&status, "Authorized", "Unknown", "Pending");
+    assert_ne!(reason(&status, "Ready").0, "True");
+    assert_eq!(resolved.share.deny[0].namespace.as_deref(), Some("b"));
+}
+
+#[test]
 fn a_foreign_tenant_that_is_missing_or_does_not_consent_looks_the_same() {
     let mut without = world();
     without.tenant = None;

@@ -6,10 +6,9 @@ use std::time::Duration;
 use sluice_engine::key::Key;
 use tokio::time::Instant;
 
+use super::agenda::{AFTER_EVENT, Agenda};
 use super::{Account, Pair};
 
-/// When an event's questions are asked: the authorizer reads caches too, so once is not enough.
-const AFTER_EVENT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
 /// When every answer is asked again without an event.
 const AGAIN: Duration = Duration::from_mins(5);
 /// When a failed question is asked again.
@@ -30,18 +29,7 @@ pub struct Schedule {
     wanted: BTreeMap<Key, (Account, BTreeSet<String>)>,
     users: BTreeMap<Pair, BTreeSet<Key>>,
     answers: BTreeMap<Pair, Answer>,
-    urgent: BTreeSet<(Instant, Pair)>,
-    background: BTreeSet<(Instant, Pair)>,
-    /// When each question stands in the two sets.
-    due: BTreeMap<Pair, Due>,
-}
-
-/// A question's times. A storm of events, such as an installation that makes fifty ClusterRoles, moves them
-/// instead of adding to them: otherwise the last withdrawal would wait behind thousands of questions.
-#[derive(Clone, Copy, Debug, Default)]
-struct Due {
-    urgent: [Option<Instant>; AFTER_EVENT.len()],
-    background: Option<Instant>,
+    agenda: Agenda,
 }
 
 impl Schedule {
@@ -52,9 +40,7 @@ impl Schedule {
             wanted: BTreeMap::new(),
             users: BTreeMap::new(),
             answers: BTreeMap::new(),
-            urgent: BTreeSet::new(),
-            background: BTreeSet::new(),
-            due: BTreeMap::new(),
+            agenda: Agenda::default(),
         }
     }
 
@@ -85,7 +71,7 @@ impl Schedule {
                 .or_default()
                 .insert(pipeline.clone());
             if first && !self.answers.contains_key(pair) && !self.covered(pair) {
-                self.hurry(pair, 0, now);
+                self.agenda.hurry(pair, 0, now);
                 asked = true;
             }
         }
@@ -146,38 +132,9 @@ impl Schedule {
     /// Takes at most `most` urgent questions and, where `background` allows, one that is merely old.
     /// Returns them and when the next is due.
     pub fn take(&mut self, most: usize, background: bool, now: Instant) -> (Vec<Pair>, Option<Instant>) {
-        let mut taken = BTreeSet::new();
-        while taken.len() < most {
-            match self.urgent.first() {
-                Some((due, _)) if *due <= now => {}
-                Some(_) | None => break,
-            }
-            if let Some((at, pair)) = self.urgent.pop_first() {
-                if let Some(due) = self.due.get_mut(&pair) {
-                    for slot in due.urgent.iter_mut().filter(|slot| **slot == Some(at)) {
-                        *slot = None;
-                    }
-                }
-                taken.insert(pair);
-            }
-        }
-        if background
-            && taken.is_empty()
-            && self.background.first().is_some_and(|(due, _)| *due <= now)
-            && let Some((_, pair)) = self.background.pop_first()
-        {
-            if let Some(due) = self.due.get_mut(&pair) {
-                due.background = None;
-            }
-            taken.insert(pair);
-        }
+        let mut taken = self.agenda.take(most, background, now);
         taken.retain(|pair| self.users.contains_key(pair));
-        let next = [self.urgent.first(), self.background.first()]
-            .into_iter()
-            .flatten()
-            .map(|(due, _)| *due)
-            .min();
-        (taken.into_iter().collect(), next)
+        (taken.into_iter().collect(), self.agenda.next())
     }
 
     /// Records an answer, or with `None` a failure. Returns the pipelines for which something changed.
@@ -187,7 +144,7 @@ impl Schedule {
         };
         let old = self.answers.get(pair).copied();
         let Some(allowed) = answer else {
-            self.hurry(pair, 1, now + RETRY);
+            self.agenda.hurry(pair, 1, now + RETRY);
             let Some(old) = old else { return BTreeSet::new() };
             let since = old.failing_since.unwrap_or(now);
             if now.saturating_duration_since(since) >= KEEP {
@@ -210,11 +167,7 @@ impl Schedule {
                 failing_since: None,
             },
         );
-        let due = self.due.entry(pair.clone()).or_default();
-        if let Some(old) = due.background.replace(now + AGAIN) {
-            self.background.remove(&(old, pair.clone()));
-        }
-        self.background.insert((now + AGAIN, pair.clone()));
+        self.agenda.again(pair, now + AGAIN);
         if old.map(|old| old.allowed) == Some(allowed) {
             return BTreeSet::new();
         }
@@ -228,7 +181,7 @@ impl Schedule {
                 .collect();
             for pair in covered {
                 if pair.namespace.is_some() && !self.answers.contains_key(&pair) {
-                    self.hurry(&pair, 0, now);
+                    self.agenda.hurry(&pair, 0, now);
                 }
             }
         }
@@ -265,14 +218,7 @@ impl Schedule {
             if users.is_empty() {
                 self.users.remove(pair);
                 self.answers.remove(pair);
-                if let Some(due) = self.due.remove(pair) {
-                    for at in due.urgent.into_iter().flatten() {
-                        self.urgent.remove(&(at, pair.clone()));
-                    }
-                    if let Some(at) = due.background {
-                        self.background.remove(&(at, pair.clone()));
-                    }
-                }
+                self.agenda.forget(pair);
             }
         }
     }
@@ -283,33 +229,9 @@ impl Schedule {
                 continue;
             }
             for (slot, delay) in AFTER_EVENT.into_iter().enumerate() {
-                self.hurry(&pair, slot, now + delay);
+                self.agenda.hurry(&pair, slot, now + delay);
             }
         }
-    }
-
-    /// Makes a question due. The first of its times stays where it is due already, so that a question which
-    /// waits is not pushed back; the later ones move behind the newest event.
-    fn hurry(&mut self, pair: &Pair, slot: usize, at: Instant) {
-        let due = self.due.entry(pair.clone()).or_default();
-        let Some(slot_at) = due.urgent.get_mut(slot) else {
-            return;
-        };
-        match *slot_at {
-            Some(old) if slot == 0 && old <= at => return,
-            Some(old) => {
-                *slot_at = None;
-                // two slots may share an instant, and with it an entry
-                if !due.urgent.contains(&Some(old)) {
-                    self.urgent.remove(&(old, pair.clone()));
-                }
-            }
-            None => {}
-        }
-        if let Some(slot_at) = due.urgent.get_mut(slot) {
-            *slot_at = Some(at);
-        }
-        self.urgent.insert((at, pair.clone()));
     }
 }
 

@@ -75,9 +75,12 @@ pub async fn look_up(
             Found::Data(data)
         } else {
             let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-            let found = api.get_metadata_opt(name).await.map_err(|error| match error {
-                kube::Error::Api(status) if status.code == 403 => Error::Forbidden(namespace.clone()),
-                error => Error::Api(error),
+            let found = api.get_metadata_opt(name).await.map_err(|error| {
+                if matches!(&error, kube::Error::Api(status) if status.code == 403) {
+                    Error::Forbidden(namespace.clone())
+                } else {
+                    Error::Api(error)
+                }
             })?;
             match found {
                 Some(found)

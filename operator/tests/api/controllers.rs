@@ -80,12 +80,12 @@ pub(crate) async fn expect<K: CustomResourceExtra>(
     let what = format!("{key} {kind}={status} {reason}");
     let wait = eventually(&what, 40, async || {
         let found = condition::<K>(client, key, kind).await;
-        *last.lock().unwrap() = found.clone();
+        last.lock().unwrap().clone_from(&found);
         found.filter(|(s, r, _)| s == status && r == reason)
     });
     match tokio::time::timeout(Duration::from_secs(30), wait).await {
         Ok((_, _, message)) => message,
-        Err(_) => panic!("not within 30 s: {what}; it is {:?}", last.lock().unwrap()),
+        Err(late) => panic!("{late}: {what}; it is {:?}", last.lock().unwrap()),
     }
 }
 

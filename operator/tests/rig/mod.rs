@@ -1,5 +1,10 @@
 //! etcd and an API server with RBAC and what `config/` installs: what the binaries of these tests share.
-#![allow(dead_code, reason = "no binary uses all of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "no binary uses all of it; a test may panic"
+)]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
