@@ -20,6 +20,7 @@ fmt-check: ## fail where the Rust code is not formatted
 clippy: ## lint; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p sluice-operator --test api --test fleet_live --test chart --locked -- -D warnings
+	cargo clippy -p sluice-agent --test control_cluster --locked -- -D warnings
 deny: ## which crates may be linked, and under which licences
 	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
