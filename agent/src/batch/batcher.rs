@@ -124,6 +124,11 @@ impl Batcher {
         }
     }
 
+    /// Whether a read's worth of a tenant's lines may be taken. After a no, what the tenant has waiting is due.
+    pub fn has_room(&mut self, tenant: &Key) -> bool {
+        self.tenants.has_room_for_a_read(tenant, &self.pool)
+    }
+
     /// Adds a line to a stream's buffer.
     pub fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Append {
         let id = stream;
@@ -149,10 +154,13 @@ impl Batcher {
             _ => Block::default().chain.cost(need),
         };
         if cost > 0 {
-            if !self.tenants.has_room(place, cost, &self.pool) {
-                return Append::NoRoom;
-            }
+            // Who holds nothing has nothing to wait for: a line longer than its share must not stop it for good.
+            let has_room = tenant.used == 0 || self.tenants.has_room(place, cost, &self.pool);
             if let Some(tenant) = self.tenants.get_mut(place) {
+                if !has_room {
+                    tenant.starved = true;
+                    return Append::NoRoom;
+                }
                 tenant.used += cost;
                 if !stream.listed {
                     stream.listed = true;
@@ -222,6 +230,7 @@ impl Batcher {
         if let Some(tenant) = self.tenants.get_mut(request.tenant) {
             tenant.used = tenant.used.saturating_sub(request.held);
             tenant.in_flight = tenant.in_flight.saturating_sub(1);
+            tenant.starved = false;
             tenant.firsts = tenant.firsts.saturating_sub(usize::from(request.first));
         }
         for id in request.streams {
