@@ -13,6 +13,7 @@ use crate::batch::{Entry, Finished, PieceId, StreamId};
 use crate::discover::names::ContainerKey;
 use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
 use crate::process::{self, Choice};
+use crate::tail::chain::Chain;
 use crate::tail::compressed::Compressed;
 use crate::tail::position::{CursorId, Mark, Position};
 
@@ -25,10 +26,8 @@ const OVERLAP: u32 = 8;
 /// What a cursor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its turn.
+    /// Its turn, in its tenant's lane.
     Ready,
-    /// Room in its stream's buffer.
-    Blocked,
     /// Its file to grow.
     AtEnd,
     /// Acknowledgements only: the container is gone and read to its end.
@@ -356,11 +355,15 @@ impl Cursor {
         })
     }
 
-    /// Timestamp of the oldest line that was read and not acknowledged.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
+    /// Timestamp of the oldest line that is not acknowledged, as far as that was read. A cursor whose turn has
+    /// yet to come may have looked at its file long ago, so the chain is asked.
+    pub(super) fn oldest(&self, chain: Option<&Chain>) -> Option<Timestamp> {
         let waiting = self.outlet.outstanding.iter().map(|piece| piece.timestamp).min();
         match self.state {
-            State::Ready | State::Blocked => waiting.or(self.previous),
+            State::Ready if waiting.is_none() => chain
+                .filter(|chain| chain.has_more(self.position))
+                .and(self.previous),
+            State::Ready => waiting,
             State::AtEnd | State::Finished => waiting,
         }
     }

@@ -43,7 +43,8 @@ impl<S: Sink> Core<S> {
             // Each container once, however many tenants get it.
             pipeline.containers += u32::from(cursor.pipeline.tenants.first() == Some(&*cursor.tenant));
             if let Some(output) = pipeline.outputs.get_mut(&*cursor.tenant)
-                && let Some(oldest) = cursor.oldest()
+                && let container = self.containers.get(&cursor.container)
+                && let Some(oldest) = cursor.oldest(container.map(|container| &container.chain))
             {
                 let oldest = oldest.seconds;
                 output.oldest_unacknowledged =
