@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use files_rig::{Rig, cri};
+use sluice_engine::key::Key;
 
 const FILES: usize = 20;
 const LINE: usize = 1 << 10;
@@ -35,8 +36,8 @@ fn backlog(rig: &Rig, lines: usize) -> u64 {
 fn reads() -> (u64, u64) {
     let text = fs::read_to_string("/proc/thread-self/io").unwrap();
     let of = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-        line[name.len()..].trim().parse().unwrap()
+        let found = text.lines().find_map(|line| line.strip_prefix(name));
+        found.unwrap().trim().parse().unwrap()
     };
     (of("rchar:"), of("syscr:"))
 }
@@ -107,4 +108,31 @@ fn a_look_at_a_file_is_one_read() {
     // The other asks the folders' watch. A turn that writes positions reads more.
     assert_eq!(calls[5], 2, "{calls:?}");
     assert_eq!(rig.acked.len(), 11);
+}
+
+#[test]
+fn a_file_that_is_read_to_its_end_does_not_lag_while_its_tenant_has_no_room() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.run(1500);
+    rig.core().sink().blocked = vec![Key::new("logging", "t")];
+    rig.run(1500);
+    let lag = |rig: &mut Rig| {
+        let figures = rig.core().figures();
+        figures.pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")].oldest_unacknowledged
+    };
+    assert_eq!(lag(&mut rig), None);
+    rig.log("0.log", &["2"]);
+    rig.run(1500);
+    assert_eq!(lag(&mut rig), Some(1_795_197_001));
+    // What was rewritten meanwhile is noticed before anything is read on.
+    fs::write(
+        rig.folder().join("0.log"),
+        cri("stdout", "F", "another, and longer than before"),
+    )
+    .unwrap();
+    rig.core().sink().blocked.clear();
+    rig.run(1500);
+    assert_eq!(rig.lines(), ["1", "another, and longer than before"]);
+    assert_eq!(lag(&mut rig), None);
 }

@@ -8,7 +8,7 @@ use sluice_engine::document::Tenant as Document;
 use sluice_engine::key::Key;
 
 use super::compress::Compressor;
-use super::encode::Head;
+use super::encode::{HEAD, Head};
 use super::pool::Pool;
 use super::stream::{Block, Stream, Streams};
 use super::tenant::Tenants;
@@ -137,7 +137,7 @@ impl Batcher {
         };
         let line: usize = entry.line.iter().map(|part| part.len()).sum();
         let head = Head::new(entry.timestamp, line, entry.metadata.len());
-        let need = head.as_bytes().len() + line + entry.metadata.len();
+        let need = head.len() + line + entry.metadata.len();
 
         // A block ends where a request ends; a line longer than a request gets one to itself.
         let place = stream.tenant;
@@ -177,7 +177,12 @@ impl Batcher {
         if cost > 0 {
             block.chain.reserve(&mut self.pool, need);
         }
-        block.chain.extend(head.as_bytes());
+        // Straight into its segment: to copy bytes that were just written the processor would have to wait.
+        if !block.chain.extend_with(HEAD, |out| head.write(out)) {
+            self.head.clear();
+            head.write(&mut self.head);
+            block.chain.extend(&self.head);
+        }
         for part in entry.line {
             block.chain.extend(part);
         }

@@ -118,6 +118,11 @@ impl Joiner {
         }
     }
 
+    /// Whether a whole line of so many bytes goes out as it is, since no line is open.
+    pub fn takes_whole(&self, len: usize) -> bool {
+        len <= self.max_line && self.slots.iter().all(Option::is_none)
+    }
+
     /// The open line of a slot.
     pub fn open(&self, slot: u8) -> Option<&Open> {
         self.slots.get(usize::from(slot))?.as_ref()

@@ -201,18 +201,14 @@ impl<S: Sink> Core<S> {
         }
 
         let full = data.len() == BUFFER;
-        let modified = if cursor.previous.is_none() {
-            container.chain.modified(number)
-        } else {
-            None
-        };
+        let first = cursor.previous.is_none();
         let mut chunk = Chunk {
             data,
             generation: number,
             offset,
             full,
             last: false,
-            modified,
+            modified: first.then(|| container.chain.modified(number)).flatten(),
         };
         let (taken, no_room) = take(cursor, &chunk, &mut self.sink, &mut self.figures, now);
         if taken > 0 {
