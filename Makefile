@@ -19,6 +19,7 @@ fmt-check: ## fail where the Rust code is not formatted
 	cargo fmt --all --check
 clippy: ## lint; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p sluice-operator --test api --test fleet_live --test chart --locked -- -D warnings
 deny: ## which crates may be linked, and under which licences
 	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
@@ -34,7 +35,7 @@ test: ## every suite in order, each with its time
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
-	cargo test -p sluice-operator --test api --test fleet_live --locked
+	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
 	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture

@@ -136,3 +136,31 @@ fn a_file_that_is_read_to_its_end_does_not_lag_while_its_tenant_has_no_room() {
     assert_eq!(rig.lines(), ["1", "another, and longer than before"]);
     assert_eq!(lag(&mut rig), None);
 }
+
+#[test]
+fn a_folder_that_comes_back_is_not_taken_for_rewritten_after_a_rest_without_line_feed() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.run(1500);
+    let mut rest = fs::read_to_string(rig.folder().join("0.log")).unwrap();
+    rest.push_str(cri("stdout", "F", "2").trim_end());
+    fs::write(rig.folder().join("0.log"), rest).unwrap();
+    rig.run(1500);
+    assert_eq!(rig.lines(), ["1"]);
+    let wait = |rig: &mut Rig| {
+        for _ in 0..15 {
+            rig.turn();
+            rig.now += std::time::Duration::from_millis(100);
+        }
+    };
+    let folder = rig.folder();
+    let away = rig.dir.path().join("away");
+    fs::rename(folder.parent().unwrap(), &away).unwrap();
+    wait(&mut rig);
+    fs::rename(&away, folder.parent().unwrap()).unwrap();
+    // Its end is not acknowledged yet, so its reader is the same.
+    wait(&mut rig);
+    rig.run(1500);
+    assert_eq!(rig.lines(), ["1", "2"]);
+    assert!(rig.core().figures().resets.is_empty());
+}

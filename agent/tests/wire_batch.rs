@@ -396,6 +396,34 @@ fn a_full_pool_is_emptied_at_once() {
 }
 
 #[test]
+fn a_tenant_that_comes_later_gets_its_part_and_no_line_is_too_long() {
+    let mut batcher = batcher(4 * MIB, wide());
+    let line = "x".repeat(1000);
+    let fill = |batcher: &mut Batcher, tenant: &str| {
+        let stream = batcher.open_stream(&key(tenant), "{n=\"1\"}");
+        (0..10_000)
+            .take_while(|_| add(batcher, stream, 1, &line) != Append::NoRoom)
+            .count()
+    };
+    // The only tenant took everything and is stuck.
+    assert!(fill(&mut batcher, "a") > 3_900);
+    batcher.set_tenant(&tenant("b", wide(), Delivery::default()));
+    assert!(fill(&mut batcher, "b") > 900);
+    // Longer than all there is: it is taken by who holds nothing else.
+    let mut small = super_small();
+    let stream = small.open_stream(&key("a"), "{n=\"1\"}");
+    assert!(matches!(
+        add(&mut small, stream, 1, &"x".repeat(2 * MIB)),
+        Append::Opened(_)
+    ));
+    assert_eq!(add(&mut small, stream, 1, &line), Append::NoRoom);
+}
+
+fn super_small() -> Batcher {
+    batcher(MIB, wide())
+}
+
+#[test]
 fn a_dropped_cursor_takes_its_lines_along_and_leaves_others() {
     let mut batcher = batcher(MIB, wide());
     let now = Instant::now();

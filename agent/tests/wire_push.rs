@@ -226,6 +226,18 @@ async fn halves_until_it_fits_and_counts_a_line_that_never_does() {
 }
 
 #[tokio::test]
+async fn a_tenants_problem_is_over_when_its_last_line_is_given_up() {
+    let mut answers = vec![status(503, ""); 3];
+    answers.push(status(413, ""));
+    let double = Double::scripted(answers).await;
+    let mut rig = Rig::new(TIMING, true);
+    rig.pushers.set_tenant(&in_force("ops", url(&double)));
+    rig.send(&key("ops"), &[(A, &["huge"])]);
+    assert_eq!(rig.outcome().await.rejected, [("too_large", 1)]);
+    assert!(rig.pushers.problems().is_empty());
+}
+
+#[tokio::test]
 async fn a_poison_line_is_found_and_the_rest_is_stored() {
     let double = Double::deciding(|asked| {
         let poison = asked

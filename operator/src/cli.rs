@@ -1,12 +1,21 @@
 //! Command line in, a command out.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::is_namespace;
 
 /// Sluice's operator.
 #[derive(Debug, Parser)]
-#[command(name = "sluice-operator", version, about)]
+#[command(
+    name = "sluice-operator",
+    version,
+    about,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
     /// What to do; `run` when absent.
     #[command(subcommand)]
@@ -68,6 +77,64 @@ pub struct Run {
     pub log_json: bool,
 }
 
+/// Why there is no command to run.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// Help or version was asked for.
+    #[error("{0}")]
+    Answer(clap::Error),
+    /// A flag, or its variable, is wrong: one line.
+    #[error("{0}; see sluice-operator --help")]
+    Flags(String),
+}
+
+/// Reads command line and environment.
+///
+/// # Errors
+/// One line that names the flag.
+pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Stop> {
+    let cli = Cli::try_parse_from(arguments).map_err(|error| {
+        if error.use_stderr() {
+            Stop::Flags(one_line(&error.to_string()))
+        } else {
+            Stop::Answer(error)
+        }
+    })?;
+    let flags = match &cli.command {
+        Some(Command::Run(flags)) => flags,
+        Some(Command::Crds(_)) => return Ok(cli),
+        None => &cli.run,
+    };
+    check(flags).map_err(Stop::Flags)?;
+    Ok(cli)
+}
+
+/// What clap cannot see.
+fn check(flags: &Run) -> Result<(), String> {
+    let wrong = |flag: &str, name: &str| format!("--{flag}: {name:?} cannot be the name of a namespace");
+    if !is_namespace(&flags.namespace) {
+        return Err(wrong("namespace", &flags.namespace));
+    }
+    if let Some(name) = flags.tenant_namespaces.iter().find(|name| !is_namespace(name)) {
+        return Err(wrong("tenant-namespaces", name));
+    }
+    if flags.identity.is_empty() {
+        return Err("--identity: it must not be empty, two processes would share the Lease".into());
+    }
+    if let Some(Err(error)) = flags.log.as_deref().map(EnvFilter::try_new) {
+        return Err(format!("--log: {error}"));
+    }
+    Ok(())
+}
+
+/// What clap says, without the usage, in one line.
+fn one_line(text: &str) -> String {
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
 /// Files that could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CrdsError {
@@ -96,4 +163,43 @@ pub fn write_crds(args: &Crds) -> Result<(), CrdsError> {
         std::fs::write(path, page).map_err(|e| CrdsError::Write(path.clone(), e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &[&str]) -> String {
+        let all = ["sluice-operator"].iter().chain(arguments).map(OsString::from);
+        read(all).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_flag_ends_with_one_line_that_names_it() {
+        for (arguments, named) in [
+            (&["--nonsense"][..], "--nonsense"),
+            (&["run", "--nonsense"], "--nonsense"),
+            (&["--listen=nowhere"], "--listen"),
+            (&["--review-all-namespaces=perhaps"], "--review-all-namespaces"),
+            (&["--namespace="], "--namespace"),
+            (&["--tenant-namespaces=a,,b"], "--tenant-namespaces"),
+            (&["--tenant-namespaces="], "--tenant-namespaces"),
+            (&["--identity="], "--identity"),
+            (&["--log=sluice=loud"], "--log"),
+            (&["--namespace=a", "run"], "run"),
+            (&["crds", "--out"], "--out"),
+        ] {
+            let text = refusal(arguments);
+            assert!(
+                text.contains(named) && !text.contains('\n'),
+                "{arguments:?}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        let all = ["sluice-operator", "--help"].map(OsString::from);
+        assert!(matches!(read(all), Err(Stop::Answer(_))));
+    }
 }

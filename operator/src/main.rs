@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use sluice_operator::cli::{self, Cli, Command};
+use sluice_operator::cli::{self, Command, Stop};
 use sluice_operator::run;
 
 #[tokio::main]
@@ -16,7 +15,15 @@ async fn main() -> ExitCode {
         eprintln!("sluice-operator: a TLS provider was installed before main");
         return ExitCode::FAILURE;
     }
-    let cli = Cli::parse();
+    let cli = match cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(Stop::Answer(answer)) => answer.exit(),
+        Err(error @ Stop::Flags(_)) => {
+            eprintln!("sluice-operator: {error}");
+            // as clap ends
+            return ExitCode::from(2);
+        }
+    };
     let result: Result<(), Box<dyn std::error::Error>> = match cli.command {
         Some(Command::Crds(args)) => cli::write_crds(&args).map_err(Into::into),
         Some(Command::Run(flags)) => Box::pin(run::run(flags)).await.map_err(Into::into),

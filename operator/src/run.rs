@@ -1,6 +1,8 @@
 //! Flags in; the parts wired and running until the process is told to end, or loses its office.
 
 pub mod object_side;
+mod streams;
+mod watches;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -69,6 +71,7 @@ pub async fn run(flags: Run) -> Result<(), Error> {
         result = lead(client, settings, options, metrics, leadership.transitions) => result,
         () = leadership.lost() => return Err(Error::Lost),
         () = ended.cancelled() => Ok(()),
+        served = &mut served => served_until(flags.listen, served),
     };
     // Nothing is written any more, so another process may lead at once.
     leadership.release().await;

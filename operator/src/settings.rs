@@ -58,7 +58,7 @@ pub struct AgentSettings {
     pub host_paths: HostPaths,
     /// `SELinux` context, such as `{type: spc_t}`.
     pub se_linux_options: Option<SELinuxOptions>,
-    /// Further environment, such as `HTTPS_PROXY`.
+    /// Further environment, such as `RUST_LOG`.
     pub env: Vec<EnvVar>,
 }
 
@@ -188,9 +188,6 @@ impl Settings {
             return Err(Error::Unknown(path));
         }
         namespace.clone_into(&mut settings.namespace);
-        if settings.tenant_namespaces.is_empty() {
-            settings.tenant_namespaces.insert(namespace.to_owned());
-        }
         settings.check()?;
         Ok(settings)
     }
@@ -204,6 +201,12 @@ impl Settings {
         };
         if !["error", "warn", "info", "debug", "trace"].contains(&self.log_level.as_str()) {
             return wrong("logLevel", "it must be error, warn, info, debug or trace");
+        }
+        if let Some(name) = self.tenant_namespaces.iter().find(|name| !is_namespace(name)) {
+            return wrong(
+                "tenantNamespaces",
+                &format!("{name:?} cannot be the name of a namespace"),
+            );
         }
         if self.agent.image.trim().is_empty() {
             return wrong("agent.image", "it must name an image");
@@ -242,6 +245,15 @@ impl Settings {
     }
 }
 
+/// Whether this can be the name of a namespace. An empty one would mean all of them to the API server.
+pub fn is_namespace(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
 /// The path of the first key in `given` that did not survive in `understood`.
 fn unknown(path: &str, given: &Value, understood: &Value) -> Option<String> {
     let join = |key: &str| {
@@ -269,58 +281,4 @@ fn unknown(path: &str, given: &Value, understood: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_given_means_defaults() {
-        let settings = Settings::load(None, "own").unwrap();
-        assert_eq!(settings.namespace, "own");
-        assert_eq!(settings.tenant_namespaces, BTreeSet::from(["own".to_owned()]));
-        assert!(settings.review_all_namespaces);
-        assert_eq!(settings.agent.tolerations.len(), 1);
-        assert_eq!(Settings::parse("", "own").unwrap(), settings);
-    }
-
-    #[test]
-    fn every_key_is_read() {
-        let settings = Settings::parse(
-            "tenantNamespaces: [logging]\nreviewAllNamespaces: false\nallowLocalAddresses: true\nlogLevel: debug\n\
-             agent:\n  image: localhost/sluice-agent:0.1.0\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: a}]\n  \
-             resources: {limits: {memory: 64Mi, cpu: 1}}\n  tolerations: [{key: a, operator: Exists, effect: NoSchedule}]\n  \
-             nodeSelector: {pool: web}\n  affinity: {nodeAffinity: {}}\n  priorityClassName: high\n  podAnnotations: {a: b}\n  \
-             podLabels: {c: d}\n  hostPaths: {logRoot: /logs, stateDir: /state, extra: [/var/lib/docker/containers]}\n  \
-             seLinuxOptions: {type: spc_t}\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n",
-            "own",
-        )
-        .unwrap();
-        assert_eq!(settings.agent.host_paths.extra, ["/var/lib/docker/containers"]);
-        assert_eq!(
-            settings.agent.se_linux_options.unwrap().type_.as_deref(),
-            Some("spc_t")
-        );
-        assert_eq!(settings.log_level, "debug");
-    }
-
-    #[test]
-    fn an_error_names_the_key() {
-        for (yaml, named) in [
-            ("tenantNamespace: [a]", "tenantNamespace"),
-            ("agent: {imagee: a}", "imagee"),
-            (
-                "agent: {tolerations: [{operater: Exists}]}",
-                "agent.tolerations[0].operater",
-            ),
-            ("agent: {resources: {limit: {cpu: 1}}}", "agent.resources.limit"),
-            ("logLevel: loud", "logLevel"),
-            (
-                "agent: {hostPaths: {stateDir: ../state}}",
-                "agent.hostPaths.stateDir",
-            ),
-            ("agent: {env: [{name: NODE_NAME, value: a}]}", "agent.env"),
-        ] {
-            let error = Settings::parse(yaml, "own").unwrap_err().to_string();
-            assert!(error.contains(named), "{yaml}: {error}");
-        }
-    }
-}
+mod tests;

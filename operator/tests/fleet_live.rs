@@ -1,24 +1,27 @@
 //! The fleet against a real API server, with the rights that `config/` gives: what it writes, what it restores,
-//! what it leaves alone, what it hears. Needs the programs that `e2e/cluster/tools/build.sh` builds.
+//! what it leaves alone, what it hears. Needs the programs that `make tools` builds.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod fleet_rig;
+mod rig;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_rig::{NAMESPACE, Server, agent, eventually, shares};
+use fleet_rig::{agent, shares};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use rig::{NAMESPACE, Server};
 use serde_json::json;
 use sluice_engine::key::Key;
+use sluice_engine::pointer::Denial;
 use sluice_operator::cluster::leader::Elector;
-use sluice_operator::fleet::desired::Desired;
+use sluice_operator::fleet::desired::{Desired, PipelineShare};
 use sluice_operator::fleet::observed::Observed;
 use sluice_operator::fleet::{self, metrics};
 use sluice_operator::settings::Settings;
@@ -53,6 +56,11 @@ fn set(desired: &Desired, revision: &str) {
     let (pipeline, tenant) = shares(revision);
     desired.set_tenant(&Key::new("logging", "ops"), Some(tenant));
     desired.set_pipeline(&Key::new("team-a", "app"), Some(pipeline));
+}
+
+/// Waits up to 20 s until something holds.
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    rig::eventually(what, 20, async || holds().await.then_some(())).await;
 }
 
 /// `resourceVersion`s of everything of ours.
@@ -131,6 +139,40 @@ async fn a_fleet_is_written_kept_and_left_alone() {
     assert!(metrics().writes.get() <= writes + 1);
 
     // what others delete or edit comes back
+    comes_back(&admin, &maps, &daemon_sets).await;
+
+    // changes: documents are kept for three generations, agents keep their pods
+    let generation = daemon_sets.get("sluice-agent").await.unwrap().metadata.generation;
+    for revision in 2..8 {
+        set(&running.desired, &revision.to_string());
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
+    eventually("old documents go", async || {
+        names(&admin, "sluice-doc-").await.len() == 3
+    })
+    .await;
+    assert_eq!(
+        daemon_sets.get("sluice-agent").await.unwrap().metadata.generation,
+        generation
+    );
+
+    // what nothing refers to goes
+    Api::<Node>::all(admin.clone())
+        .delete("node2", &DeleteParams::default())
+        .await
+        .unwrap();
+    running.desired.set_pipeline(&Key::new("team-a", "app"), None);
+    eventually("the node's pointer and the empty Secret go", async || {
+        names(&admin, "sluice-node-").await.len() == 1
+            && names(&admin, "sluice-credentials-").await.is_empty()
+    })
+    .await;
+
+    withdrawals_do_not_wait(&running, &maps).await;
+    assert_eq!(names(&admin, "sluice-credentials-").await, Vec::<String>::new());
+}
+
+async fn comes_back(admin: &Client, maps: &Api<ConfigMap>, daemon_sets: &Api<DaemonSet>) {
     maps.delete("sluice-node-node2", &DeleteParams::default())
         .await
         .unwrap();
@@ -170,31 +212,32 @@ async fn a_fleet_is_written_kept_and_left_alone() {
             .is_some_and(|secret| secret.data == status.data)
     })
     .await;
+}
 
-    // changes: documents are kept for three generations, agents keep their pods
-    let generation = daemon_sets.get("sluice-agent").await.unwrap().metadata.generation;
-    for revision in 2..8 {
-        set(&running.desired, &revision.to_string());
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
+/// What cannot be stored, here a Secret above 1 MiB, keeps no withdrawal from the nodes.
+async fn withdrawals_do_not_wait(running: &Running, maps: &Api<ConfigMap>) {
+    let (pipeline, mut tenant) = shares("1");
+    if let Some(credentials) = &mut tenant.credentials {
+        credentials.ca = Some("x".repeat(1 << 20));
     }
-    eventually("old documents go", async || {
-        names(&admin, "sluice-doc-").await.len() == 3
-    })
-    .await;
-    assert_eq!(
-        daemon_sets.get("sluice-agent").await.unwrap().metadata.generation,
-        generation
-    );
-
-    // what nothing refers to goes
-    Api::<Node>::all(admin.clone())
-        .delete("node2", &DeleteParams::default())
-        .await
-        .unwrap();
-    running.desired.set_pipeline(&Key::new("team-a", "app"), None);
-    eventually("the node's pointer and the empty Secret go", async || {
-        names(&admin, "sluice-node-").await.len() == 1
-            && names(&admin, "sluice-credentials-").await.is_empty()
+    running
+        .desired
+        .set_tenant(&Key::new("logging", "ops"), Some(tenant));
+    running
+        .desired
+        .set_pipeline(&Key::new("team-a", "app"), Some(pipeline));
+    let denial = Denial {
+        pipeline: Key::new("team-b", "withdrawn"),
+        namespace: None,
+    };
+    let withdrawn = PipelineShare {
+        pipeline: None,
+        deny: vec![denial.clone()],
+    };
+    running.desired.set_pipeline(&denial.pipeline, Some(withdrawn));
+    eventually("the withdrawal reaches the node", async || {
+        let pointer = maps.get("sluice-node-node1").await.unwrap();
+        pointer.data.unwrap()["pointer.json"].contains("team-b/withdrawn")
     })
     .await;
 }
@@ -312,7 +355,7 @@ async fn refused_pods_are_explained_and_an_uninstall_leaves_nothing() {
 
     level("privileged").await;
     let cured = observed.wait_for(|observed| observed.obstacle.is_none());
-    tokio::time::timeout(Duration::from_secs(60), cured)
+    tokio::time::timeout(Duration::from_mins(1), cured)
         .await
         .unwrap()
         .unwrap();
@@ -346,7 +389,6 @@ async fn refused_pods_are_explained_and_an_uninstall_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute; prints how long a thousand pointers take"]
 async fn a_thousand_nodes_take_seconds() {
     let _alone = COUNTED.lock().await;
     let server = Server::start().await;
@@ -381,10 +423,10 @@ async fn a_thousand_nodes_take_seconds() {
         if new == 1_000 {
             break;
         }
-        assert!(began.elapsed() < Duration::from_mins(1), "{new}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{new}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    eprintln!("a change reached a thousand pointers in {:?}", began.elapsed());
+    println!("a change reached a thousand pointers in {:?}", began.elapsed());
 }
 
 async fn names_of_daemon_sets(client: &Client) -> Vec<String> {

@@ -154,8 +154,7 @@ impl Batcher {
             _ => Block::default().chain.cost(need),
         };
         if cost > 0 {
-            // Who holds nothing has nothing to wait for: a line longer than its share must not stop it for good.
-            let has_room = tenant.used == 0 || self.tenants.has_room(place, cost, &self.pool);
+            let has_room = self.tenants.has_room(place, cost, &self.pool);
             if let Some(tenant) = self.tenants.get_mut(place) {
                 if !has_room {
                     tenant.starved = true;

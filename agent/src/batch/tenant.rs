@@ -237,16 +237,18 @@ impl Tenants {
     /// Whether a tenant may take so much more. Alone it may take everything; beside others at most half, and
     /// nothing of what each other one is granted, which is its part of the other half.
     pub(super) fn has_room(&self, place: usize, cost: usize, pool: &Pool) -> bool {
-        if cost > pool.room() {
-            return false;
-        }
         let count = self.by_key.len();
         let Some(tenant) = self.get(place) else {
             return false;
         };
-        if count <= 1 {
+        // No line may be too long for ever, so who holds nothing takes it whatever it costs.
+        if tenant.used == 0 {
             return true;
         }
+        if count <= 1 {
+            return cost <= pool.room();
+        }
+        // What is granted is there even if others took it before this tenant came: half the pool more at most.
         let granted = pool.budget() / (2 * count);
         if tenant.used + cost <= granted {
             return true;

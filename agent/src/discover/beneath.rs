@@ -157,8 +157,14 @@ impl LogRoot {
         for root in &self.links {
             if let Ok(rest) = target.strip_prefix(root) {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let root = rustix::fs::open(root, flags, Mode::empty())?;
-                return Ok(self.beneath(&root, rest, REGULAR)?);
+                let opened = rustix::fs::open(root, flags, Mode::empty());
+                return match opened.and_then(|root| self.beneath(&root, rest, REGULAR)) {
+                    // Waiting for it would keep back the files of later restarts.
+                    Err(Errno::NOENT) => {
+                        Err(OpenError::Refused("it is a symbolic link that leads to nothing"))
+                    }
+                    other => Ok(other?),
+                };
             }
         }
         Err(OpenError::Refused(

@@ -61,6 +61,17 @@ struct Container {
     watch: Option<WatchDescriptor>,
 }
 
+/// The log files in a container's folder, oldest first.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn log_names(folder: &OwnedFd) -> std::io::Result<Vec<LogName>> {
+    let names = beneath::list(folder)?;
+    let mut names: Vec<LogName> = names.iter().filter_map(|name| LogName::parse(name)).collect();
+    names::arrange(&mut names);
+    Ok(names)
+}
+
 impl Discovery {
     /// Discovers below `root`; symbolic links may lead into `links`.
     pub fn new(root: PathBuf, links: Vec<PathBuf>) -> Self {
@@ -253,9 +264,7 @@ impl Discovery {
         {
             self.watcher.remove(old);
         }
-        let Ok(names) = beneath::list(&opened) else { return };
-        let mut names: Vec<LogName> = names.iter().filter_map(|name| LogName::parse(name)).collect();
-        names::arrange(&mut names);
+        let Ok(names) = log_names(&opened) else { return };
         found.push(Found::Listing(Arc::clone(&container.key), opened, names));
     }
 

@@ -31,10 +31,10 @@ pub fn facts(metadata: ObjectMeta) -> Option<PodFacts> {
     })
 }
 
-/// The UIDs that the worker was told of, and nothing else: it owns the rest.
+/// The folders that the worker was told of, and nothing else: it owns the rest.
 #[derive(Debug, Default)]
 pub struct Known {
-    uids: HashSet<String>,
+    folders: HashSet<String>,
     listing: HashSet<String>,
 }
 
@@ -43,27 +43,28 @@ impl Known {
     pub fn changes(&mut self, event: Event<ObjectMeta>) -> Vec<PodChange> {
         match event {
             Event::Apply(metadata) => facts(metadata).map_or_else(Vec::new, |facts| {
-                self.uids.insert(facts.uid.clone());
+                self.folders.insert(facts.folder());
                 vec![PodChange::Applied(Box::new(facts))]
             }),
             Event::Delete(metadata) => facts(metadata).map_or_else(Vec::new, |facts| {
-                self.uids.remove(&facts.uid);
-                vec![PodChange::Deleted(facts.uid)]
+                let folder = facts.folder();
+                self.folders.remove(&folder);
+                vec![PodChange::Deleted(folder)]
             }),
             Event::Init => {
                 self.listing.clear();
                 Vec::new()
             }
             Event::InitApply(metadata) => facts(metadata).map_or_else(Vec::new, |facts| {
-                self.listing.insert(facts.uid.clone());
+                self.listing.insert(facts.folder());
                 vec![PodChange::Applied(Box::new(facts))]
             }),
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listing);
-                let before = std::mem::replace(&mut self.uids, listed);
+                let before = std::mem::replace(&mut self.folders, listed);
                 let gone = before
                     .into_iter()
-                    .filter(|uid| !self.uids.contains(uid))
+                    .filter(|folder| !self.folders.contains(folder))
                     .map(PodChange::Deleted);
                 gone.chain([PodChange::Synced]).collect()
             }
@@ -91,8 +92,8 @@ mod tests {
         let mut shown: Vec<_> = changes
             .iter()
             .map(|change| match change {
-                PodChange::Applied(facts) => format!("+{}", facts.uid),
-                PodChange::Deleted(uid) => format!("-{uid}"),
+                PodChange::Applied(facts) => format!("+{}", facts.folder()),
+                PodChange::Deleted(folder) => format!("-{folder}"),
                 PodChange::Synced => "synced".to_owned(),
             })
             .collect();
@@ -124,16 +125,25 @@ mod tests {
     fn a_list_after_a_gap_ends_with_what_is_gone() {
         let mut known = Known::default();
         assert!(known.changes(Event::Init).is_empty());
-        assert_eq!(shown(&known.changes(Event::InitApply(plain("a")))), ["+a"]);
+        assert_eq!(
+            shown(&known.changes(Event::InitApply(plain("a")))),
+            ["+team_pod-a_a"]
+        );
         known.changes(Event::InitApply(plain("b")));
         assert_eq!(shown(&known.changes(Event::InitDone)), ["synced"]);
         known.changes(Event::Apply(plain("c")));
-        assert_eq!(shown(&known.changes(Event::Delete(plain("b")))), ["-b"]);
+        assert_eq!(
+            shown(&known.changes(Event::Delete(plain("b")))),
+            ["-team_pod-b_b"]
+        );
         known.changes(Event::Init);
         known.changes(Event::InitApply(plain("d")));
         // A list that breaks off deletes nothing.
         known.changes(Event::Init);
         known.changes(Event::InitApply(plain("c")));
-        assert_eq!(shown(&known.changes(Event::InitDone)), ["-a", "synced"]);
+        assert_eq!(
+            shown(&known.changes(Event::InitDone)),
+            ["-team_pod-a_a", "synced"]
+        );
     }
 }

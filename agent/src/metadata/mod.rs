@@ -26,12 +26,20 @@ pub struct PodFacts {
     pub controller: Option<String>,
 }
 
+impl PodFacts {
+    /// The name of its log folder. Facts are known by all three parts, since the annotation of static pods is
+    /// anybody's to set: a pod that claims another one's UID must not stand in its place.
+    pub fn folder(&self) -> String {
+        format!("{}_{}_{}", self.namespace, self.name, self.uid)
+    }
+}
+
 /// A change of the node's pods.
 #[derive(Clone, Debug)]
 pub enum PodChange {
     /// A pod is new or changed.
     Applied(Box<PodFacts>),
-    /// The pod with this UID is gone; its files may still be there.
+    /// The pod with this [folder](PodFacts::folder) is gone; its files may still be there.
     Deleted(String),
     /// The first list is complete: a pod that is not known by now was deleted earlier.
     Synced,

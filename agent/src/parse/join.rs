@@ -83,8 +83,11 @@ pub struct Open {
 pub struct Joiner {
     slots: [Option<Open>; SLOTS],
     max_line: usize,
-    /// Parts of the piece at hand that were taken before there was no room.
+    /// The limit from the next line on.
+    next_max_line: usize,
+    /// Parts of the piece at hand that were taken before there was no room, and where that piece ends.
     taken: u32,
+    cutting: Position,
 }
 
 impl Joiner {
@@ -93,15 +96,18 @@ impl Joiner {
         let mut joiner = Self {
             slots: [None, None, None],
             max_line: 0,
+            next_max_line: 0,
             taken: 0,
+            cutting: Position::default(),
         };
         joiner.limit(max_line);
+        joiner.max_line = joiner.next_max_line;
         joiner
     }
 
-    /// Changes the limit.
+    /// Changes the limit, once no line is open: parts of one that were taken must not be cut elsewhere.
     pub fn limit(&mut self, max_line: u64) {
-        self.max_line = usize::try_from(max_line).unwrap_or(usize::MAX).max(4 * MARK);
+        self.next_max_line = usize::try_from(max_line).unwrap_or(usize::MAX).max(4 * MARK);
     }
 
     /// Goes on with a line whose beginning was sent before a restart.
@@ -120,7 +126,8 @@ impl Joiner {
 
     /// Whether a whole line of so many bytes goes out as it is, since no line is open.
     pub fn takes_whole(&self, len: usize) -> bool {
-        len <= self.max_line && self.slots.iter().all(Option::is_none)
+        // A new limit comes into force where a line is fed.
+        len <= self.max_line && self.max_line == self.next_max_line && self.slots.iter().all(Option::is_none)
     }
 
     /// The open line of a slot.
@@ -143,6 +150,9 @@ impl Joiner {
         now: Instant,
         mut emit: impl FnMut(&Part<'_>) -> Result<(), NoRoom>,
     ) -> Result<(), NoRoom> {
+        if self.next_max_line != self.max_line && self.taken == 0 && self.slots.iter().all(Option::is_none) {
+            self.max_line = self.next_max_line;
+        }
         let Some(slot) = self.slots.get_mut(usize::from(piece.slot)) else {
             return Ok(());
         };
@@ -200,6 +210,10 @@ impl Joiner {
         now: Instant,
         mut emit: impl FnMut(&Part<'_>) -> Result<(), NoRoom>,
     ) -> Result<(), NoRoom> {
+        // A file that was rewritten meanwhile holds another piece.
+        if std::mem::replace(&mut self.cutting, piece.end) != piece.end {
+            self.taken = 0;
+        }
         let Some(slot) = self.slots.get_mut(usize::from(piece.slot)) else {
             return Ok(());
         };
@@ -439,5 +453,13 @@ mod tests {
             .unwrap();
         assert_eq!(line, b"prompt> ");
         assert!(joiner.open(0).is_none());
+    }
+
+    #[test]
+    fn a_new_limit_is_not_passed_by_on_the_short_way() {
+        let mut joiner = Joiner::new(4096);
+        assert!(joiner.takes_whole(2000));
+        joiner.limit(1024);
+        assert!(!joiner.takes_whole(10));
     }
 }

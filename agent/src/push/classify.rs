@@ -81,7 +81,9 @@ pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
         };
     }
     match answered.status {
-        204 | 422 => Verdict::Acknowledged,
+        204 => Verdict::Acknowledged,
+        // An empty request, in Loki's words; in anybody else's it may be a refusal of what was sent.
+        422 if text.contains("at least one valid stream") => Verdict::Acknowledged,
         // A login page is not an acknowledgement.
         200 if !text.starts_with('<') => Verdict::Acknowledged,
         300..=399 | 404 | 405 => hold(ProblemReason::WrongPath),
@@ -181,7 +183,13 @@ mod tests {
         ] {
             assert_eq!(judge(status, body, 3), Verdict::Acknowledged, "{status}");
         }
-        for (status, body) in [(200, "<html>Sign in"), (201, ""), (202, ""), (206, "")] {
+        for (status, body) in [
+            (200, "<html>Sign in"),
+            (201, ""),
+            (202, ""),
+            (206, ""),
+            (422, "no"),
+        ] {
             assert_eq!(
                 reason(&judge(status, body, 3)),
                 Some((ProblemReason::UnexpectedAnswer, true)),
@@ -302,7 +310,7 @@ mod tests {
             status in 100_u16..1000, body in "[ -~]{0,80}", streams in 1_u32..4,
         ) {
             match judge(status, &body, streams) {
-                Verdict::Acknowledged => prop_assert!(matches!(status, 200 | 204 | 422)),
+                Verdict::Acknowledged => prop_assert!(matches!(status, 200 | 204)),
                 Verdict::Rejected(_) => prop_assert!(status == 400 && streams == 1),
                 Verdict::Apart => prop_assert!(matches!(status, 400 | 429) && streams > 1),
                 Verdict::Halve(_) | Verdict::Retry { .. } | Verdict::Hold { .. } => {}

@@ -250,6 +250,8 @@ impl Tenant {
                 parts.extend(smaller.into_iter().rev());
             } else {
                 self.give_up(reason);
+                // It was the server's last word: what was wrong before it is over.
+                self.flows();
                 *refused.entry(reason).or_default() += u64::from(part.lines);
             }
         }

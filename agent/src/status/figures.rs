@@ -22,6 +22,8 @@ pub struct Figures {
     pub read_bytes: u64,
     /// Lines that were not in the runtime's format; sent as they are.
     pub malformed_lines: u64,
+    /// Lines older than the namespace they are in; not sent.
+    pub too_old_lines: u64,
     /// Times that a checkpoint or file had to be set aside or begun anew, by reason.
     pub resets: BTreeMap<&'static str, u64>,
 }

@@ -8,6 +8,7 @@
 //! | `sluice_agent_pool_bytes` | | memory held by segments and requests in flight |
 //! | `sluice_agent_read_bytes_total` | | bytes read from log files |
 //! | `sluice_agent_malformed_lines_total` | | lines not in the runtime's format; sent as they are |
+//! | `sluice_agent_too_old_lines_total` | | lines older than their namespace, not sent |
 //! | `sluice_agent_resets_total` | `reason` | checkpoints or files set aside or begun anew |
 //! | `sluice_agent_warning` | `reason` | 1 while the agent has something to say about itself |
 //! | `sluice_agent_containers` | `pipeline` | containers followed |
@@ -133,6 +134,12 @@ fn process(out: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
         "malformed_lines",
         "Lines that were not in the runtime's format",
         malformed,
+    )?;
+    let too_old = [([], figures.too_old_lines)];
+    out.counter(
+        "too_old_lines",
+        "Lines older than their namespace, not sent",
+        too_old,
     )?;
     let resets = figures
         .resets

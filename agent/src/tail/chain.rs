@@ -12,6 +12,7 @@ use super::fingerprint::Fingerprint;
 use super::generation::{Generation, read_fully, read_growing};
 use super::position::Position;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
+use crate::discover::log_names;
 use crate::discover::names::LogName;
 
 /// How long the runtime may go on writing into a renamed file after the new one got its first line.
@@ -67,6 +68,7 @@ impl Chain {
     pub fn reconcile(&mut self, root: &LogRoot, folder: &OwnedFd, names: &[LogName], wanted: u32) -> bool {
         let mut seen = BTreeSet::new();
         let mut complete = true;
+        let before = self.generations.len();
         for name in names {
             match self.take_in(root, folder, name, wanted) {
                 Ok(number) => {
@@ -84,6 +86,10 @@ impl Chain {
                     }
                 }
             }
+        }
+        if self.generations.len() > before && rotated_since(folder, names) {
+            self.generations.truncate(before);
+            return false;
         }
         if complete {
             self.refused
@@ -122,17 +128,29 @@ impl Chain {
                 .rposition(|g| g.name.as_ref().is_some_and(|n| n.is_twin(name)));
         }
         if let Some(generation) = known.and_then(|at| self.generations.get_mut(at)) {
-            generation.was_tip |= name.rotated.is_none();
-            generation.name = Some(name.clone());
-            if generation.file.is_none() && generation.number >= wanted {
+            let renamed = generation.name.as_ref() != Some(name);
+            let mut same = true;
+            if generation.file.is_none() && (generation.number >= wanted || renamed) {
                 let (file, facts) = match opened {
                     Some(opened) => opened,
                     None => root.file(folder, &text)?,
                 };
-                (generation.device, generation.inode, generation.gz) = (facts.device, facts.inode, name.gz);
-                generation.file = Some(file);
+                // Nothing kept its inode from being used again.
+                same = generation.is(&file, name.gz, renamed);
+                if same && generation.number >= wanted {
+                    (generation.device, generation.inode, generation.gz) =
+                        (facts.device, facts.inode, name.gz);
+                    generation.file = Some(file);
+                    opened = None;
+                } else {
+                    opened = Some((file, facts));
+                }
             }
-            return Ok(generation.number);
+            if same {
+                generation.was_tip |= name.rotated.is_none();
+                generation.name = Some(name.clone());
+                return Ok(generation.number);
+            }
         }
         let (file, facts) = match opened {
             Some(opened) => opened,
@@ -144,6 +162,13 @@ impl Chain {
                 generation.name = Some(name.clone());
                 return Ok(generation.number);
             }
+        }
+        // Read now, it would be taken for what follows after the one that still grows.
+        let is_younger = |generation: &Generation| {
+            generation.restart > name.restart && generation.file.is_some() && generation.name.is_some()
+        };
+        if self.generations.iter().any(is_younger) {
+            return Err(OpenError::Refused("it appeared after files of a later restart"));
         }
         Ok(self.append(name, file, &facts))
     }
@@ -255,20 +280,6 @@ impl Chain {
             .is_some_and(|generation| generation.number == number && generation.gz)
     }
 
-    /// Whether there is anything behind a position.
-    pub fn has_more(&self, position: Position) -> bool {
-        let behind = |generation: &Generation| {
-            if generation.number == position.generation {
-                generation.plain_len().is_none_or(|len| len > position.offset)
-            } else {
-                generation.has_bytes()
-            }
-        };
-        self.generations
-            .iter()
-            .any(|generation| generation.number >= position.generation && behind(generation))
-    }
-
     /// Whether a file ends before an offset that was read: somebody cut or rewrote it.
     pub fn is_shorter(&self, number: u32, offset: u64) -> bool {
         self.at_or_after(number)
@@ -277,16 +288,16 @@ impl Chain {
             .is_some_and(|metadata| metadata.len() < offset)
     }
 
-    /// A file was rewritten: what it holds now is a generation of its own.
-    pub fn replace(&mut self, number: u32) {
+    /// A file was rewritten: what it holds now is a generation of its own. False when no descriptor is left.
+    pub fn replace(&mut self, number: u32) -> bool {
         let next = self.next;
         let Some(old) = self.get_mut(number).filter(|generation| !generation.replaced) else {
-            return;
+            return false;
+        };
+        let Some(Ok(file)) = old.file.as_ref().map(File::try_clone) else {
+            return false;
         };
         old.replaced = true;
-        let Some(Ok(file)) = old.file.as_ref().map(File::try_clone) else {
-            return;
-        };
         let mut fresh = Generation {
             number: next,
             restart: old.restart,
@@ -303,11 +314,13 @@ impl Chain {
         fresh.refresh();
         self.next += 1;
         self.generations.push(fresh);
+        true
     }
 
     /// What follows after the last byte of a generation. Only a younger one that has bytes ends it: after a
-    /// rename the runtime writes on to the old inode until it has opened the new one.
-    pub fn after(&mut self, number: u32, now: Instant) -> Next {
+    /// rename the runtime writes on to the old inode until it has opened the new one, unless the container is
+    /// `gone`.
+    pub fn after(&mut self, number: u32, gone: bool, now: Instant) -> Next {
         let younger = self
             .generations
             .iter()
@@ -323,7 +336,7 @@ impl Chain {
             };
         };
         let since = *old.superseded.get_or_insert(now);
-        let settled = old.gz || old.replaced || !old.was_tip || old.restart != restart;
+        let settled = gone || old.gz || old.replaced || !old.was_tip || old.restart != restart;
         if settled || now.duration_since(since) >= SETTLE {
             Next::Move {
                 number: next,
@@ -349,6 +362,7 @@ impl Chain {
     pub fn find(&self, place: &Place) -> Result<Position, Position> {
         let fits = |generation: &&Generation| {
             generation.restart == place.restart
+                && !generation.replaced
                 && generation.head().is_ok_and(|head| place.print.matches(&head))
                 && generation.plain_len().is_none_or(|len| len >= place.offset)
         };
@@ -376,15 +390,18 @@ impl Chain {
         }
     }
 
-    /// The end of what there is, after its last whole line.
+    /// The end of what there is, after its last whole line. An empty file has no identity to be found again by,
+    /// so it is the end of the one before.
     pub fn end(&self) -> Position {
-        let Some(last) = self.generations.last() else {
+        let with_bytes = |generation: &&Generation| generation.plain_len() != Some(0);
+        let Some(last) = self.generations.iter().rev().find(with_bytes) else {
             return self.beginning();
         };
         let Some(len) = last.plain_len() else {
+            // Whatever its length is without compression: behind it.
             return Position {
-                generation: self.next,
-                offset: 0,
+                generation: last.number,
+                offset: u64::MAX,
             };
         };
         let mut tail = vec![0; 64 << 10];
@@ -422,19 +439,17 @@ impl Chain {
             .retain(|generation| generation.file.is_some() || generation.name.is_some());
     }
 
-    /// Whether a generation at or above `number` is closed though it has a name.
-    pub fn wants_opening(&self, number: u32) -> bool {
-        self.generations
-            .iter()
-            .any(|g| g.number >= number && g.file.is_none())
-    }
-
     /// Plain files held open at or above `number`: the ones that may still grow.
     pub fn growing(&self, number: u32) -> impl Iterator<Item = &File> {
         self.generations
             .iter()
             .filter(move |g| g.number >= number && !g.gz)
             .filter_map(|g| g.file.as_ref())
+    }
+
+    /// Whether there are files that cannot be read, and that are passed over.
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Files held open.
@@ -444,4 +459,11 @@ impl Chain {
             .filter(|generation| generation.file.is_some())
             .count()
     }
+}
+
+/// Whether kubelet rotated a file after the folder was listed: what was opened as the tip may be younger than
+/// a file that is not in the list.
+fn rotated_since(folder: &OwnedFd, names: &[LogName]) -> bool {
+    let is_new = |name: &LogName| name.rotated.is_some() && !names.iter().any(|known| known.is_twin(name));
+    log_names(folder).is_ok_and(|listed| listed.iter().any(is_new))
 }

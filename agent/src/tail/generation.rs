@@ -46,16 +46,18 @@ impl Generation {
     }
 
     pub(super) fn head(&self) -> io::Result<Vec<u8>> {
-        let Some(file) = &self.file else {
-            return Ok(Vec::new());
-        };
-        if self.gz {
-            return compressed::head(file);
+        self.file
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), |file| head_of(file, self.gz))
+    }
+
+    /// Whether a file has this content, perhaps grown since it was closed. One that was empty then is known by
+    /// its name alone.
+    pub(super) fn is(&self, file: &File, gz: bool, renamed: bool) -> bool {
+        if self.print.len == 0 {
+            return !renamed;
         }
-        let mut head = vec![0; HEAD];
-        let read = read_fully(file, 0, &mut head)?;
-        head.truncate(read);
-        Ok(head)
+        head_of(file, gz).is_ok_and(|head| self.print.matches(&head))
     }
 
     pub(super) fn plain_len(&self) -> Option<u64> {
@@ -69,6 +71,16 @@ impl Generation {
     pub(super) fn has_bytes(&self) -> bool {
         !self.replaced && self.plain_len().is_none_or(|len| len > 0)
     }
+}
+
+fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
+    if gz {
+        return compressed::head(file);
+    }
+    let mut head = vec![0; HEAD];
+    let read = read_fully(file, 0, &mut head)?;
+    head.truncate(read);
+    Ok(head)
 }
 
 /// Reads until the buffer is full or the file ends.

@@ -131,7 +131,7 @@ impl<S: Sink> Core<S> {
                 .tenants
                 .iter()
                 .find(|entry| entry.tenant.name == *cursor.tenant);
-            let facts = self.pods.get(&container.pod.uid);
+            let facts = self.pods.get(&key.folder);
             let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
             let (pod, name) = (&container.pod, &key.container);
             let kept = pipeline.zip(tenant).filter(|(pipeline, _)| {
@@ -252,7 +252,7 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get(key) else {
             return (wanted, parked);
         };
-        let facts = self.pods.get(&container.pod.uid);
+        let facts = self.pods.get(&key.folder);
         let since = self
             .synced
             .map_or(container.first_seen, |synced| synced.max(container.first_seen));
@@ -327,7 +327,7 @@ impl<S: Sink> Core<S> {
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
-            let facts = self.pods.get(&container.pod.uid);
+            let facts = self.pods.get(&key.folder);
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
 
@@ -406,10 +406,10 @@ impl<S: Sink> Core<S> {
         }
         let containers = &self.containers;
         let (pods, deleted) = (&mut self.pods, &mut self.pods_deleted);
-        deleted.retain(|uid| {
-            let needed = containers.values().any(|container| container.pod.uid == *uid);
+        deleted.retain(|folder| {
+            let needed = containers.keys().any(|key| key.folder == *folder);
             if !needed {
-                pods.remove(uid);
+                pods.remove(folder);
             }
             needed
         });

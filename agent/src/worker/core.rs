@@ -38,6 +38,7 @@ pub struct Core<S> {
     pub(super) discovery: Discovery,
     pub(super) config: Arc<InForce>,
     pub(super) tenants: BTreeMap<Key, Lane>,
+    /// By the pods' folders.
     pub(super) pods: HashMap<String, PodFacts>,
     pub(super) pods_deleted: BTreeSet<String>,
     pub(super) synced: Option<Instant>,
@@ -121,9 +122,9 @@ impl<S: Sink> Core<S> {
         &mut self.sink
     }
 
-    /// The descriptor that tells of changed folders.
+    /// The descriptor that tells of changed folders; while draining nobody would hear it, and sleep on it.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.discovery.watcher.descriptor()
+        self.discovery.watcher.descriptor().filter(|_| !self.draining)
     }
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
@@ -229,22 +230,22 @@ impl<S: Sink> Core<S> {
     }
 
     fn pod(&mut self, change: PodChange, now: Instant) {
-        let uid = match change {
+        let folder = match change {
             PodChange::Applied(facts) => {
-                let uid = facts.uid.clone();
-                self.pods_deleted.remove(&uid);
+                let folder = facts.folder();
+                self.pods_deleted.remove(&folder);
                 if self
                     .pods
-                    .insert(uid.clone(), *facts.clone())
+                    .insert(folder.clone(), *facts.clone())
                     .is_some_and(|known| known == *facts)
                 {
                     return;
                 }
-                uid
+                folder
             }
-            PodChange::Deleted(uid) => {
+            PodChange::Deleted(folder) => {
                 // Its files outlive it, and its facts with them.
-                self.pods_deleted.insert(uid);
+                self.pods_deleted.insert(folder);
                 return;
             }
             PodChange::Synced => {
@@ -254,9 +255,9 @@ impl<S: Sink> Core<S> {
         };
         let of_pod: Vec<_> = self
             .containers
-            .iter()
-            .filter(|(_, c)| c.pod.uid == uid)
-            .map(|(key, _)| Arc::clone(key))
+            .keys()
+            .filter(|key| key.folder == folder)
+            .map(Arc::clone)
             .collect();
         for key in &of_pod {
             self.withdraw(key);

@@ -13,7 +13,6 @@ use crate::batch::{Entry, Finished, PieceId, StreamId};
 use crate::discover::names::ContainerKey;
 use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
 use crate::process::{self, Choice};
-use crate::tail::chain::Chain;
 use crate::tail::compressed::Compressed;
 use crate::tail::position::{CursorId, Mark, Position};
 
@@ -82,6 +81,8 @@ pub(super) struct Cursor {
     pub(super) outlet: Outlet,
     pub(super) state: State,
     pub(super) deficit: i64,
+    /// Timestamp of the last line that was looked at, while more are known to wait in the file.
+    pub(super) waits: Option<Timestamp>,
     pub(super) reader: Option<(u32, Compressed)>,
     /// The bytes before the read position, and whether to compare them before reading on.
     pub(super) tail: Vec<u8>,
@@ -136,6 +137,7 @@ impl Cursor {
             },
             state: State::AtEnd,
             deficit: 0,
+            waits: None,
             reader: None,
             tail: Vec::new(),
             verify: false,
@@ -255,6 +257,7 @@ impl Cursor {
             continues: self.long.is_some(),
         };
         if !long.skipped {
+            self.waits = Some(long.timestamp);
             self.flush_if_journaled(piece.slot, sink)?;
             let outlet = &mut self.outlet;
             self.joiner.feed(&piece, now, |part| outlet.emit(part, sink))?;
@@ -289,6 +292,7 @@ impl Cursor {
         if line.partial || line.timestamp.seconds < self.not_before {
             return None;
         }
+        self.waits = Some(line.timestamp);
         let part = Part {
             slot: join::slot(line.stream),
             timestamp: line.timestamp,
@@ -319,6 +323,16 @@ impl Cursor {
                     first
                 }
             })
+    }
+
+    /// Timestamp of a line that was not taken, by its beginning; none when it is not to be sent.
+    pub(super) fn next_timestamp(&mut self, begin: &[u8]) -> Option<Timestamp> {
+        let line = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let parsed = self.parser.parse(line).ok().map(|line| line.timestamp);
+        parsed
+            .filter(|_| self.long.is_none())
+            .or(self.previous)
+            .filter(|timestamp| timestamp.seconds >= self.not_before)
     }
 
     /// A timestamp for a malformed line that no other line precedes.
@@ -392,16 +406,10 @@ impl Cursor {
         })
     }
 
-    /// Timestamp of the oldest line that is not acknowledged, as far as that was read. A cursor whose turn has
-    /// yet to come may have looked at its file long ago, so the chain is asked.
-    pub(super) fn oldest(&self, chain: Option<&Chain>) -> Option<Timestamp> {
-        let waiting = self.outlet.outstanding.iter().map(|piece| piece.timestamp).min();
-        match self.state {
-            State::Ready if waiting.is_none() => chain
-                .filter(|chain| chain.has_more(self.position))
-                .and(self.previous),
-            State::Ready | State::AtEnd | State::Finished => waiting,
-        }
+    /// Timestamp of the oldest line that was read or found waiting, and is not acknowledged.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let read = self.outlet.outstanding.iter().map(|piece| piece.timestamp).min();
+        read.or(self.waits)
     }
 
     /// Whether everything that was read is acknowledged.

@@ -43,16 +43,22 @@ impl<S: Sink> Core<S> {
             // Each container once, however many tenants get it.
             pipeline.containers += u32::from(cursor.pipeline.tenants.first() == Some(&*cursor.tenant));
             if let Some(output) = pipeline.outputs.get_mut(&*cursor.tenant)
-                && let container = self.containers.get(&cursor.container)
-                && let Some(oldest) = cursor.oldest(container.map(|container| &container.chain))
+                && let Some(oldest) = cursor.oldest()
             {
                 let oldest = oldest.seconds;
                 output.oldest_unacknowledged =
                     Some(output.oldest_unacknowledged.map_or(oldest, |o| o.min(oldest)));
             }
         }
+        figures.warnings = self.warnings();
+        figures
+    }
+
+    /// What is wrong with the agent itself.
+    fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
         let mut warn = |reason: &str, message: String| {
-            figures.warnings.push(Warning {
+            warnings.push(Warning {
                 reason: reason.to_owned(),
                 message,
             });
@@ -61,6 +67,20 @@ impl<S: Sink> Core<S> {
             warn(
                 "WatchesExhausted",
                 "No inotify watch is left on this node, so folders are listed every second: raise fs.inotify.max_user_watches or fs.inotify.max_user_instances.".to_owned(),
+            );
+        }
+        let mut refused = self
+            .containers
+            .values()
+            .filter(|container| container.chain.has_refused());
+        if let Some(first) = refused.next() {
+            warn(
+                "LogFilesNotRead",
+                format!(
+                    "Log files of {} containers on this node cannot be read, such as of {}: the agent's log says which and why.",
+                    1 + refused.count(),
+                    first.key
+                ),
             );
         }
         if let Some(error) = &self.journal.failure {
@@ -78,6 +98,6 @@ impl<S: Sink> Core<S> {
                 format!("{} cannot be read: {error}.", self.settings.log_root.display()),
             );
         }
-        figures
+        warnings
     }
 }

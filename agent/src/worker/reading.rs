@@ -24,6 +24,9 @@ const QUANTUM: i64 = 256 << 10;
 /// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Bytes that are read to learn the timestamp of a line that waits for room.
+const LOOK: usize = 512;
+
 /// What one read came to.
 enum Step {
     /// So many bytes were taken, there may be more.
@@ -96,10 +99,15 @@ impl<S: Sink> Core<S> {
             _ => return,
         }
         loop {
-            let step = match self.cursors.get(&id) {
-                Some(cursor) if !self.sink.has_room(&cursor.tenant) => Step::NoRoom(0),
-                Some(_) => self.step(id, now),
+            let has_room = match self.cursors.get(&id) {
+                Some(cursor) => self.sink.has_room(&cursor.tenant),
                 None => return,
+            };
+            let step = if has_room {
+                self.step(id, now)
+            } else {
+                self.look(id, now);
+                Step::NoRoom(0)
             };
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 return;
@@ -109,6 +117,9 @@ impl<S: Sink> Core<S> {
                     *budget = budget.saturating_sub(bytes);
                     cursor.deficit -= i64::try_from(bytes).unwrap_or(i64::MAX);
                     let no_room = matches!(step, Step::NoRoom(_));
+                    if no_room && has_room {
+                        cursor.waits = cursor.waits.or(cursor.previous);
+                    }
                     let is_over = cursor.deficit <= 0;
                     if !no_room && !is_over {
                         continue;
@@ -135,9 +146,37 @@ impl<S: Sink> Core<S> {
                         State::Finished
                     };
                     cursor.deficit = 0;
+                    cursor.waits = None;
                     return;
                 }
             }
+        }
+    }
+
+    /// Finds out whether a line waits for room, and since when: its beginning is read, and nothing is taken.
+    fn look(&mut self, id: CursorId, now: Instant) {
+        let Some(cursor) = self.cursors.get_mut(&id).filter(|c| c.waits.is_none()) else {
+            return;
+        };
+        let Some(container) = self.containers.get_mut(&cursor.container) else {
+            return;
+        };
+        let chain = &mut container.chain;
+        let at = cursor.position;
+        let Some(number) = chain.at_or_after(at.generation).map(|found| found.number) else {
+            return;
+        };
+        let offset = if number == at.generation { at.offset } else { 0 };
+        let into = self.buffer.get_mut(..LOOK).unwrap_or_default();
+        let Ok(read) = chain.read(number, offset, into, container.gone, &mut cursor.reader) else {
+            return;
+        };
+        let begin = into.get(..read).unwrap_or_default();
+        // One that is still written does not wait for room.
+        if begin.contains(&b'\n') || read == LOOK || (read > 0 && container.gone) {
+            cursor.waits = cursor.next_timestamp(begin);
+        } else if chain.after(number, container.gone, now) != Next::Stay {
+            cursor.waits = cursor.previous;
         }
     }
 
@@ -177,17 +216,14 @@ impl<S: Sink> Core<S> {
         cursor.last_read = now;
         cursor.verify = false;
         if cursor.was_rewritten(chain, number, read, before) {
-            tracing::warn!(container = %container.key, offset, "a log file was cut or rewritten: read from its beginning");
-            *self.figures.resets.entry("file_rewritten").or_default() += 1;
-            chain.replace(number);
-            return Step::Read(1);
+            return begin_anew(container, cursor.position, &mut self.figures);
         }
         let data = read.get(before..).unwrap_or_default();
         if !data.is_empty() && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
-            let facts = self.pods.get(&container.pod.uid);
+            let facts = self.pods.get(&container.key.folder);
             let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,
@@ -228,6 +264,18 @@ impl<S: Sink> Core<S> {
     }
 }
 
+/// Somebody cut or rewrote the file: what it holds now is read from its beginning.
+fn begin_anew(container: &mut Container, at: Position, figures: &mut Figures) -> Step {
+    tracing::warn!(container = %container.key, offset = at.offset,
+        "a log file was cut or rewritten: read from its beginning");
+    *figures.resets.entry("file_rewritten").or_default() += 1;
+    if container.chain.replace(at.generation) {
+        Step::Read(1)
+    } else {
+        Step::AtEnd
+    }
+}
+
 /// There is no file at or behind the cursor's position.
 fn without_file<S: Sink>(cursor: &mut Cursor, container: &Container, sink: &mut S) -> Step {
     if !container.gone {
@@ -249,7 +297,7 @@ fn at_end_of_file<S: Sink>(
     figures: &mut Figures,
     now: Instant,
 ) -> Step {
-    let next = container.chain.after(chunk.generation, now);
+    let next = container.chain.after(chunk.generation, container.gone, now);
     if next == Next::Stay && !container.gone {
         return Step::AtEnd;
     }
@@ -259,6 +307,9 @@ fn at_end_of_file<S: Sink>(
         ..chunk
     };
     let (taken, no_room) = take(cursor, &chunk, sink, figures, now);
+    if taken > 0 {
+        cursor.remember(chunk.data.get(..taken).unwrap_or_default());
+    }
     if no_room || cursor.end_long(sink).is_err() {
         return Step::NoRoom(taken);
     }
@@ -287,9 +338,10 @@ fn take<S: Sink>(
     figures: &mut Figures,
     now: Instant,
 ) -> (usize, bool) {
-    let malformed = cursor.malformed;
+    let (malformed, too_old) = (cursor.malformed, cursor.too_old);
     let (taken, no_room) = cursor.consume(chunk, sink, now);
     figures.malformed_lines += cursor.malformed - malformed;
+    figures.too_old_lines += cursor.too_old - too_old;
     figures.read_bytes += taken as u64;
     (taken, no_room)
 }

@@ -40,11 +40,14 @@ impl<S: Sink> Core<S> {
 
     fn flush_partials(&mut self, now: Instant) {
         for (id, cursor) in &mut self.cursors {
+            // While there is more to read the rest of the line may be in it, or be under way to the sink.
+            let at_end = cursor.state == State::AtEnd;
             let due: Vec<_> = cursor
                 .joiner
                 .all()
                 .filter(|(slot, open)| {
-                    now.duration_since(open.since) >= PARTIAL || cursor.flushed.contains(&(open.end, *slot))
+                    (at_end && now.duration_since(open.since) >= PARTIAL)
+                        || cursor.flushed.contains(&(open.end, *slot))
                 })
                 .map(|(slot, open)| (slot, open.end))
                 .collect();

@@ -55,6 +55,8 @@ pub struct FakeSink {
     /// Requests under way before nothing is taken.
     pub window: usize,
     pub blocked: Vec<Key>,
+    /// Entries that were not taken.
+    pub refused: usize,
     next: u64,
 }
 
@@ -67,6 +69,7 @@ impl Default for FakeSink {
             room: 1_000_000,
             window: 1_000_000,
             blocked: Vec::new(),
+            refused: 0,
             next: 1,
         }
     }
@@ -106,6 +109,7 @@ impl Sink for FakeSink {
         let (tenant, labels) = self.streams[stream.0 as usize].clone();
         let (entries, pieces) = self.open.entry(tenant.clone()).or_default();
         if entries.len() >= self.room || self.sealed.len() >= self.window || self.blocked.contains(&tenant) {
+            self.refused += 1;
             return Taken::NoRoom;
         }
         entries.push((
@@ -262,7 +266,7 @@ impl Rig {
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
             log_root: self.dir.path().join("pods"),
-            link_roots: Vec::new(),
+            link_roots: vec![self.dir.path().join("runtime")],
             state_dir: self.dir.path().join("state"),
             node_name: "node1".into(),
             own_pod_uid: Some("own".into()),

@@ -88,6 +88,8 @@ reasons! {
     REFUSED_BY_AGENT = "RefusedByAgent";
     /// An agent does not answer.
     AGENT_UNREACHABLE = "AgentUnreachable";
+    /// The API server refuses the agents' pods.
+    AGENT_PODS_REFUSED = "AgentPodsRefused";
     /// No node for agents.
     NO_NODES = "NoNodes";
     /// Lines arrive in time.

@@ -35,7 +35,7 @@ impl Standing {
 pub struct Verdict {
     /// Whether it holds.
     pub standing: Standing,
-    /// One of [`reasons`], or an obstacle's.
+    /// One of [`reasons`].
     pub reason: &'static str,
     /// One sentence: what is wrong and what to do.
     pub message: String,
@@ -93,6 +93,7 @@ pub fn needs_human(reason: &str) -> bool {
         reasons::UNAUTHORIZED,
         reasons::WRONG_PATH,
         reasons::INGESTION_BLOCKED,
+        reasons::AGENT_PODS_REFUSED,
     ]
     .contains(&reason)
 }
@@ -112,7 +113,11 @@ impl Moment<'_> {
     /// Conditions of these verdicts, with the kstatus ones that follow from `Ready`.
     pub fn conditions(&self, ready: &Verdict, rest: &[(&str, &Verdict)]) -> Vec<Condition> {
         let mut conditions = vec![self.condition(types::READY, ready)];
-        if self.is_stalled(ready) {
+        let cause = rest
+            .iter()
+            .find(|(_, verdict)| *verdict == ready)
+            .map_or(types::READY, |(kind, _)| kind);
+        if self.is_stalled(ready, cause) {
             conditions
                 .push(self.condition(types::STALLED, &Verdict::yes(ready.reason, ready.message.clone())));
         } else if is_progress(ready) {
@@ -123,16 +128,29 @@ impl Moment<'_> {
         conditions
     }
 
-    /// Whether a human is needed, or an outage has lasted.
-    pub fn is_stalled(&self, ready: &Verdict) -> bool {
-        let lasting = |condition: &Condition| {
-            condition.status == Standing::False.as_str()
-                && condition.observed_generation == Some(self.generation)
-                && self.now.as_second() - condition.last_transition_time.0.as_second() >= OUTAGE_SECONDS
+    /// Whether a human is needed, or an outage has lasted. `cause` is the condition that `Ready` follows: `Ready`
+    /// itself may have been False for other reasons before, from which this one is only just recovering.
+    fn is_stalled(&self, ready: &Verdict, cause: &str) -> bool {
+        if ready.standing != Standing::False || ready.reason == reasons::SUSPENDED {
+            return false;
+        }
+        if needs_human(ready.reason) {
+            return true;
+        }
+        let now = self.now.as_second();
+        let lasts = |condition: &Condition| {
+            condition.observed_generation == Some(self.generation)
+                && now - condition.last_transition_time.0.as_second() >= OUTAGE_SECONDS
         };
-        ready.standing == Standing::False
-            && ready.reason != reasons::SUSPENDED
-            && (needs_human(ready.reason) || self.find(types::READY).is_some_and(lasting))
+        if ready.reason == reasons::ROLLING_OUT {
+            // `Programmed` may be False since long before this generation: what counts is the rollout
+            let stalled = self.find(types::STALLED).is_some_and(|stalled| {
+                stalled.reason == ready.reason && stalled.observed_generation == Some(self.generation)
+            });
+            return stalled || self.find(types::RECONCILING).is_some_and(lasts);
+        }
+        self.find(cause)
+            .is_some_and(|condition| condition.status == Standing::False.as_str() && lasts(condition))
     }
 
     /// A condition as it stands.
@@ -142,7 +160,12 @@ impl Moment<'_> {
 
     fn condition(&self, kind: &str, verdict: &Verdict) -> Condition {
         let status = verdict.standing.as_str();
-        let since = self.find(kind).filter(|old| old.status == status).map_or_else(
+        // a new generation's rollout begins anew
+        let same = |old: &&Condition| {
+            old.status == status
+                && (kind != types::RECONCILING || old.observed_generation == Some(self.generation))
+        };
+        let since = self.find(kind).filter(same).map_or_else(
             || Time(whole_seconds(self.now)),
             |old| old.last_transition_time.clone(),
         );
@@ -231,7 +254,7 @@ mod tests {
                 generation: 1,
                 now: at(now),
             }
-            .is_stalled(&outage)
+            .is_stalled(&outage, types::READY)
         };
         assert!(!stalled(299));
         assert!(stalled(300));
@@ -240,8 +263,49 @@ mod tests {
             generation: 1,
             now: at(0),
         };
-        assert!(moment.is_stalled(&Verdict::no(reasons::INVALID, "")));
-        assert!(!moment.is_stalled(&Verdict::no(reasons::SUSPENDED, "")));
+        assert!(moment.is_stalled(&Verdict::no(reasons::INVALID, ""), types::READY));
+        assert!(!moment.is_stalled(&Verdict::no(reasons::SUSPENDED, ""), types::READY));
+    }
+
+    #[test]
+    fn what_recovers_from_a_long_failure_is_reconciling_and_not_stalled() {
+        for before in [
+            Verdict::no(reasons::NOT_AUTHORIZED, ""),
+            Verdict::no(reasons::SUSPENDED, ""),
+            Verdict::no(reasons::AGENT_UNREACHABLE, ""),
+        ] {
+            let mut conditions = Moment {
+                old: &[],
+                generation: 1,
+                now: at(0),
+            }
+            .conditions(&before, &[(types::PROGRAMMED, &before)]);
+            let rolling = Verdict::no(reasons::ROLLING_OUT, "");
+            for (now, expected) in [
+                (9_000, types::RECONCILING),
+                (9_020, types::RECONCILING),
+                (9_299, types::RECONCILING),
+                (9_300, types::STALLED),
+                (9_320, types::STALLED),
+            ] {
+                let moment = Moment {
+                    old: &conditions,
+                    generation: 1,
+                    now: at(now),
+                };
+                conditions = moment.conditions(&rolling, &[(types::PROGRAMMED, &rolling)]);
+                assert_eq!(conditions[1].type_, expected, "{before:?} at {now}");
+            }
+            // a new generation is a new rollout
+            let moment = Moment {
+                old: &conditions,
+                generation: 2,
+                now: at(9_400),
+            };
+            conditions = moment.conditions(&rolling, &[(types::PROGRAMMED, &rolling)]);
+            assert_eq!(conditions[1].type_, types::RECONCILING);
+            assert_eq!(conditions[1].last_transition_time.0, at(9_400));
+        }
     }
 
     #[test]

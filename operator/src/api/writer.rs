@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,9 +15,8 @@ use tokio::time::Instant;
 
 use super::logpipeline::{Display, LogPipelineStatus};
 use super::lokitenant::LokiTenantStatus;
+use crate::cluster::names::STATUS_MANAGER;
 
-/// Field manager of status.
-pub const FIELD_MANAGER: &str = "sluice-status";
 /// How often figures that change by themselves are written, such as lag.
 pub const FIGURES_EVERY: Duration = Duration::from_mins(1);
 /// How often counts are written that follow what people do, such as nodes during a rollout: often enough to
@@ -87,6 +86,24 @@ pub enum Written {
     Now,
 }
 
+/// The status of an object that cannot be read as a whole: without it the same would be written for ever.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn stored<K, S>(client: &Client, key: &Key) -> Result<S, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    S: DeserializeOwned + Default,
+{
+    let resource = ApiResource::erase::<K>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
+    let object = api.get_opt(&key.name).await?;
+    let status = object.and_then(|object| object.data.get("status").cloned());
+    Ok(status
+        .and_then(|status| serde_json::from_value(status).ok())
+        .unwrap_or_default())
+}
+
 /// Writes status, and remembers when.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -123,7 +140,7 @@ impl Writer {
         let api: Api<kube::core::PartialObjectMeta<K>> = Api::namespaced(client.clone(), &key.namespace);
         api.patch_status(
             &key.name,
-            &PatchParams::apply(FIELD_MANAGER).force(),
+            &PatchParams::apply(STATUS_MANAGER).force(),
             &Patch::Apply(&body),
         )
         .await?;

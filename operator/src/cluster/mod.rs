@@ -4,10 +4,11 @@
 //! - [`prune`]: deletion of exactly the object that was seen
 //! - [`names`]: labels and the owner of what the operator creates
 //! - [`events`]: a change of `Ready` in, one event out
-//! - [`leader`]: the Lease: who writes at all
+//! - [`leader`]: who writes at all; [`lease`]: the decision about it, pure
 
 pub mod apply;
 pub mod events;
 pub mod leader;
+pub mod lease;
 pub mod names;
 pub mod prune;

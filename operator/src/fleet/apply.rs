@@ -54,10 +54,12 @@ impl Writer {
         }
     }
 
-    /// Applies every object of a fleet that is not live already.
+    /// Applies every object of a fleet that is not live already. One that is refused keeps no other from being
+    /// written, above all not the pointers: what is withdrawn must not wait for a Secret that is too large.
     ///
     /// # Errors
-    /// When a write is refused, or when a pointer shows that a later leader has written it.
+    /// When a write is refused, with the first refusal; at once when a pointer shows that a later leader has
+    /// written it.
     pub async fn apply(&mut self, live: &Live, rendered: Rendered) -> Result<Applied, Error> {
         let Rendered {
             service_account,
@@ -69,32 +71,39 @@ impl Writer {
             daemon_set,
         } = rendered;
         let mut applied = Applied::default();
-        self.put(
-            Kind::ServiceAccount,
-            &service_account,
-            live.service_account.as_deref(),
-            &mut applied,
-        )
-        .await?;
+        let live_account = live.service_account.as_deref();
+        let mut first = self
+            .put(Kind::ServiceAccount, &service_account, live_account, &mut applied)
+            .await
+            .map(drop);
         for secret in [&authority, &status_secret] {
-            self.put_new(secret, live, &mut applied).await?;
+            first = first.and(self.put_new(secret, live, &mut applied).await);
         }
         let mut versions = BTreeMap::new();
         for secret in &credentials {
             let name = secret.name_any();
             let current = live.secrets.get(&name).map(Arc::as_ref);
-            if let Some(version) = self.put(Kind::Secret, secret, current, &mut applied).await? {
-                versions.insert(name, version);
-            }
+            let put = self.put(Kind::Secret, secret, current, &mut applied).await;
+            let version = put.unwrap_or_else(|error| {
+                first = std::mem::replace(&mut first, Ok(())).and(Err(error));
+                current.and_then(ResourceExt::resource_version)
+            });
+            versions.extend(version.map(|version| (name, version)));
         }
+        let mut stored = Ok(());
         for document in &documents {
-            self.create(document, live, &mut applied).await?;
+            stored = stored.and(self.create(document, live, &mut applied).await);
         }
         applied.credentials = pointers.credentials(&versions);
-        self.put_pointers(live, &pointers, &versions, &mut applied)
-            .await?;
-        self.put_daemon_set(live, daemon_set, &mut applied).await?;
-        Ok(applied)
+        let pointed = self
+            .put_pointers(live, &pointers, &versions, stored.is_ok(), &mut applied)
+            .await;
+        if matches!(pointed, Err(Error::Deposed { .. })) {
+            return pointed.map(|()| applied);
+        }
+        first = first.and(stored).and(pointed);
+        first = first.and(self.put_daemon_set(live, daemon_set, &mut applied).await);
+        first.map(|()| applied)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -163,12 +172,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the pointers that changed, many at a time; one that fails keeps no other from being written.
+    /// Writes the pointers that changed, many at a time; one that fails keeps no other from being written. When the
+    /// document is not `stored`, they go on naming the one that they name.
     async fn put_pointers(
         &self,
         live: &Live,
         pointers: &pointer::Pointers,
         versions: &BTreeMap<String, String>,
+        stored: bool,
         applied: &mut Applied,
     ) -> Result<(), Error> {
         let api: Api<ConfigMap> = self.api();
@@ -185,7 +196,14 @@ impl Writer {
                     ours: pointers.transitions,
                 });
             }
-            let wanted = pointers.render(node, versions, says.as_ref());
+            let wanted = match &says {
+                Some(says) if !stored => {
+                    let mut pointers = pointers.clone();
+                    pointers.document.clone_from(&says.document);
+                    pointers.render(node, versions, Some(says))
+                }
+                _ => pointers.render(node, versions, says.as_ref()),
+            };
             applied.wanted.insert(wanted.name_any());
             if !current.is_some_and(|current| apply::settled(&wanted, current)) {
                 changed.push((wanted, current.and_then(|current| current.resource_version())));

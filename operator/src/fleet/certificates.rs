@@ -12,6 +12,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sluice_engine::well_known::AGENT;
 
 use super::render::{authority, status_secret};
@@ -86,7 +88,10 @@ pub fn ensure(
 ) -> Result<Certificates, rcgen::Error> {
     let kept = authority_secret
         .and_then(read_authority)
-        .filter(|authority| lasts(authority.expires, now));
+        .filter(|authority| lasts(authority.expires, now))
+        // one that somebody broke is made anew: it must not stop what has nothing to do with it
+        .filter(|authority| KeyPair::from_pem(&authority.key).is_ok())
+        .filter(|authority| CertificateDer::from_pem_slice(authority.certificate.as_bytes()).is_ok());
     let authority = kept.map_or_else(|| make_authority(now), Ok)?;
     let kept = status_secret.and_then(|secret| read_server(secret, &authority));
     let server = kept
@@ -234,6 +239,19 @@ mod tests {
         let (_, status) = stored(&made);
         let anew = ensure(None, Some(&status), now).unwrap();
         assert!(anew.server.certificate != made.server.certificate);
+    }
+
+    #[test]
+    fn a_broken_authority_is_made_anew() {
+        let now = at("2026-11-20T12:00:00Z");
+        let made = ensure(None, None, now).unwrap();
+        for broken in [authority::KEY, authority::CERTIFICATE] {
+            let (mut authority, status) = stored(&made);
+            let data = authority.data.as_mut().unwrap();
+            data.insert(broken.to_owned(), k8s_openapi::ByteString(b"broken".to_vec()));
+            let anew = ensure(Some(&authority), Some(&status), now).unwrap();
+            assert!(anew.authority != made.authority && anew.token == made.token);
+        }
     }
 
     #[test]

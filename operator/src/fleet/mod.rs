@@ -7,7 +7,7 @@
 //! - [`render`]: every object, a pure function; [`certificates`] are what chance adds
 //! - [`view`]: what is live, from watches
 //! - [`apply`](mod@apply), [`prune`](mod@prune): what differs is written, what nothing refers to is deleted
-//! - [`observe`](mod@observe): what the agents say
+//! - [`observe`](mod@observe): what the agents say; [`reports`]: kept once, however many say it
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -40,6 +40,7 @@ pub mod observe;
 pub mod observed;
 pub mod prune;
 pub mod render;
+pub mod reports;
 pub mod view;
 
 pub use error::Error;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use sluice_engine::key::Key;
 use sluice_engine::report::{PipelineReport, TenantReport, Warning};
 
+use super::reports::Reports;
+
 /// A snapshot, published whenever its meaning changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -40,9 +42,9 @@ pub struct Agent {
     /// Hash of the document in force.
     pub document: String,
     /// By pipeline.
-    pub pipelines: BTreeMap<Key, PipelineReport>,
+    pub pipelines: Reports<PipelineReport>,
     /// By tenant.
-    pub tenants: BTreeMap<Key, TenantReport>,
+    pub tenants: Reports<TenantReport>,
     /// What is wrong with the agent itself.
     pub warnings: Vec<Warning>,
 }

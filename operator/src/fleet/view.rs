@@ -1,24 +1,25 @@
 //! Watches in, the live state of our objects, nodes and agents' pods out, without a request per look.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
 use sluice_engine::well_known::AGENT;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::render::{daemon_set, document_parts, pointer};
 use crate::cluster::names::{COMPONENT, Owner, managed_selector};
+
+mod mirror;
+
+use mirror::{mirror, trim_config_map, trim_node, trim_pod};
 
 /// How long to wait for the watches to show what was written.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -263,58 +264,4 @@ fn by_name<K: Resource>(objects: Vec<Arc<K>>) -> BTreeMap<String, Arc<K>> {
         .into_iter()
         .filter_map(|object| Some((object.meta().name.clone()?, object)))
         .collect()
-}
-
-fn mirror<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    signals: &[&watch::Sender<()>],
-    trim: fn(&mut K),
-    tasks: &mut Vec<AbortOnDropHandle<()>>,
-) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let signals: Vec<_> = signals.iter().map(|&signal| signal.clone()).collect();
-    let stream = watcher(api, config).default_backoff().modify(move |object| {
-        object.meta_mut().managed_fields = None;
-        trim(object);
-    });
-    let mut stream = Box::pin(stream.reflect(writer));
-    tasks.push(AbortOnDropHandle::new(tokio::spawn(async move {
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Ok(_) => signals.iter().for_each(|signal| signal.send_replace(())),
-                Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
-                }
-            }
-        }
-    })));
-    store
-}
-
-/// Documents are never compared by content: their name says it.
-fn trim_config_map(config_map: &mut ConfigMap) {
-    config_map.binary_data = None;
-}
-
-fn trim_node(node: &mut Node) {
-    node.metadata.annotations = None;
-    if let Some(status) = &mut node.status {
-        status.images = None;
-        status.volumes_attached = None;
-        status.volumes_in_use = None;
-    }
-}
-
-fn trim_pod(pod: &mut Pod) {
-    pod.metadata.annotations = None;
-    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
-    pod.spec = Some(PodSpec {
-        node_name,
-        ..PodSpec::default()
-    });
 }

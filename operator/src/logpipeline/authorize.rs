@@ -131,8 +131,11 @@ impl Sorted {
                 ),
             );
         }
-        if self.granted.is_empty() && self.denied.is_empty() && !self.pending.is_empty() {
-            return Verdict::pending("the permission is being asked for");
+        if self.denied.is_empty() && !self.pending.is_empty() {
+            return Verdict::pending(format!(
+                "the permission for {} of the selected namespaces is being asked for, which are left out until it is known: when this lasts, look at the API server's authorizer and the operator's log",
+                self.pending.len()
+            ));
         }
         if let Some(denied) = counts.denied.first() {
             let others = match counts.denied.len() {

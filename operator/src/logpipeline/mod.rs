@@ -4,6 +4,7 @@
 //! share, and writes the status where it differs.
 
 pub mod authorize;
+pub mod context;
 pub mod nodes;
 pub mod resolve;
 pub mod status;
@@ -13,118 +14,37 @@ pub mod validate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::Resource as _;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource as _};
+use kube::runtime::reflector::ObjectRef;
 use sluice_engine::key::Key;
 use sluice_engine::pointer::Denial;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::admin::Metrics;
 use crate::api::LogPipeline;
 use crate::api::conditions::reasons;
 use crate::api::logpipeline::LogPipelineStatus;
 use crate::api::verdict::Moment;
-use crate::api::writer::{Writer, Written};
-use crate::cluster::events::Events;
-use crate::fleet::desired::{Desired, PipelineShare};
+use crate::api::writer::{self, Written};
+use crate::fleet::desired::PipelineShare;
 use crate::fleet::observed::Observed;
-use crate::reviews::Reviews;
-use crate::tenant::book::Book;
 use crate::tenant::key_of;
 use crate::tenant::validate::Rejection;
 use authorize::{Authorized, Facts, NamespaceFact};
+pub use context::{Context, Object, Progress};
 use resolve::Resolved;
 
-/// How long unknown answers are waited for before a pipeline goes on without them.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after its start a leader waits for the nodes before it writes what it does not see.
 const FIRST_LOOK: Duration = Duration::from_secs(30);
 
-/// A pipeline, or what could not be read as one.
-pub type Object = DeserializeGuard<LogPipeline>;
-
-/// What the controller works with.
-pub struct Context {
-    /// The API server.
-    pub client: Client,
-    /// Pipelines that exist.
-    pub pipelines: Store<Object>,
-    /// Namespaces that exist.
-    pub namespaces: Mutex<Arc<BTreeMap<String, NamespaceFact>>>,
-    /// `ServiceAccount`s that exist.
-    pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
-    /// The answers of reviews.
-    pub reviews: Reviews,
-    /// What tenants say of themselves.
-    pub book: Book,
-    /// Where the fleet learns of pipelines.
-    pub desired: Desired,
-    /// What the agents say.
-    pub observed: watch::Receiver<Arc<Observed>>,
-    /// Writes status.
-    pub writer: Writer,
-    /// Publishes events.
-    pub events: Events,
-    /// Counts.
-    pub metrics: Metrics,
-    /// When this process became leader.
-    pub started: Instant,
-    /// Which pipelines have been decided about, and since when others wait.
-    pub progress: Mutex<Progress>,
-}
-
-/// How far the pipelines are.
-#[derive(Debug, Default)]
-pub struct Progress {
-    decided: BTreeSet<Key>,
-    waiting: BTreeMap<Key, Instant>,
-}
-
-impl Context {
-    /// Whether every pipeline has been decided about: the fleet may act on what is wanted.
-    pub fn is_settled(&self) -> bool {
-        let progress = self.progress();
-        self.pipelines
-            .state()
-            .iter()
-            .all(|object| progress.decided.contains(&key_of(object.as_ref())))
-    }
-
-    /// Whether a pipeline may go on with what is known.
-    fn decide(&self, key: &Key, pending: bool) -> bool {
-        let mut progress = self.progress();
-        let since = *progress.waiting.entry(key.clone()).or_insert_with(Instant::now);
-        if pending && since.elapsed() < PATIENCE {
-            return false;
-        }
-        if !pending {
-            progress.waiting.remove(key);
-        }
-        progress.decided.insert(key.clone());
-        true
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn namespaces(&self) -> Arc<BTreeMap<String, NamespaceFact>> {
-        Arc::clone(&self.namespaces.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The status could not be written.
+/// The status could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("the status cannot be written: {0}")]
+#[error("the status cannot be read or written: {0}")]
 pub struct Error(#[source] kube::Error);
 
 /// Reconciles one pipeline.
@@ -141,20 +61,24 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
             format!("the object cannot be read: {}", invalid.error),
         )),
     };
-    let old = object
-        .0
-        .as_ref()
-        .ok()
-        .and_then(|pipeline| pipeline.status.clone())
-        .unwrap_or_default();
+    let old = match &object.0 {
+        Ok(pipeline) => pipeline.status.clone().unwrap_or_default(),
+        Err(_) => writer::stored::<LogPipeline, _>(&context.client, &key)
+            .await
+            .map_err(Error)?,
+    };
     let moment = Moment {
         old: &old.conditions,
         generation: object.meta().generation.unwrap_or_default(),
         now: Timestamp::now(),
     };
+    let observed = Arc::clone(&context.observed.borrow());
     let new = match validated {
         Err(rejection) => {
             refuse(&key, &context);
+            if is_gone(&key, &context) {
+                return Ok(Action::await_change());
+            }
             status::rejected(&rejection, &moment)
         }
         Ok(validated) => {
@@ -165,7 +89,9 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
             }
             let resolved = resolve::resolve(authorized, &namespaces, &|tenant| context.book.get(tenant));
             share(&key, &resolved, &context);
-            let observed = Arc::clone(&context.observed.borrow());
+            if is_gone(&key, &context) {
+                return Ok(Action::await_change());
+            }
             if is_first_look(&observed, &old, &moment, &context) {
                 return Ok(Action::requeue(Duration::from_secs(2)));
             }
@@ -175,10 +101,22 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
     let written = write(&object, &key, &context, &old, &new).await?;
     context.metrics.reconciled("LogPipeline", began.elapsed());
     let again = Duration::from_secs(if new.diagnosis.is_some() { 20 } else { 300 });
+    let again = nodes::next_silence(&observed, moment.now.as_second()).map_or(again, |next| next.min(again));
     Ok(Action::requeue(match written {
         Written::Later(rest) => rest.min(again),
         Written::Same | Written::Now => again,
     }))
+}
+
+/// Whether the object was deleted while its share was made, which then must not stay. The cache learns of a
+/// deletion before [`gone`] does: what this does not see, `gone` undoes.
+fn is_gone(key: &Key, context: &Arc<Context>) -> bool {
+    let reference = ObjectRef::new(&key.name).within(&key.namespace);
+    let is_gone = context.pipelines.get(&reference).is_none();
+    if is_gone {
+        gone(key, context);
+    }
+    is_gone
 }
 
 fn authorize(

@@ -1,6 +1,7 @@
 //! What the nodes did with one pipeline in; counts, the worst nodes and two verdicts out. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sluice_engine::key::Key;
 use sluice_engine::report::PipelineReport;
@@ -121,6 +122,13 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
     }
 }
 
+/// How long until a quiet agent counts as silent; nothing else says when that is.
+pub fn next_silence(observed: &Observed, now: i64) -> Option<Duration> {
+    let ends = observed.nodes.values().filter_map(|node| node.silent_since);
+    let left = ends.filter_map(|since| u64::try_from(since + SILENCE - now).ok());
+    left.filter(|&left| left > 0).min().map(Duration::from_secs)
+}
+
 fn report<'a>(node: &'a Node, wanted: &Wanted<'_>) -> Option<&'a PipelineReport> {
     node.agent.as_ref()?.pipelines.get(wanted.key)
 }
@@ -203,7 +211,8 @@ fn programmed(standings: &BTreeMap<Standing, &str>, counts: NodeCounts, observed
     }
 }
 
-fn delivering(lag: Option<u32>, wanted: &Wanted<'_>) -> Verdict {
+/// Whether lines arrive in time, given the largest lag.
+pub fn delivering(lag: Option<u32>, wanted: &Wanted<'_>) -> Verdict {
     if let Some(tenant) = wanted.tenants.iter().find(|tenant| tenant.trouble.is_some()) {
         return troubled(tenant);
     }

@@ -6,7 +6,7 @@ use super::nodes::{self, Folded, Wanted};
 use super::resolve::Resolved;
 use crate::api::conditions::{reasons, types};
 use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts, RejectedLines};
-use crate::api::verdict::{Moment, Standing, Verdict, clip};
+use crate::api::verdict::{Moment, Verdict, clip};
 use crate::fleet::observed::Observed;
 use crate::tenant::validate::Rejection;
 
@@ -40,7 +40,8 @@ pub fn status(
             hash: &pipeline.hash,
             tenants: &resolved.tenants,
         };
-        steady(nodes::fold(observed, &wanted, moment.now.as_second()), moment)
+        let folded = nodes::fold(observed, &wanted, moment.now.as_second());
+        steady(folded, &wanted, old, moment)
     });
     let accepted = Verdict::yes(reasons::ACCEPTED, "the spec is valid");
     let nothing = Verdict::pending("nothing may be collected");
@@ -100,20 +101,25 @@ fn ready(steps: &[&Verdict], delivering: &Verdict, suspended: Option<Verdict>) -
     if let Some(verdict) = steps.iter().find(|verdict| !verdict.holds()) {
         return (*verdict).clone();
     }
-    if delivering.standing == Standing::False {
+    if !delivering.holds() {
         return delivering.clone();
     }
     Verdict::yes(reasons::READY, "lines arrive")
 }
 
 /// While an agent is silent for a moment, such as after a change of leader, what was known of it holds.
-fn steady(mut folded: Folded, moment: &Moment<'_>) -> Folded {
+fn steady(mut folded: Folded, wanted: &Wanted<'_>, old: &LogPipelineStatus, moment: &Moment<'_>) -> Folded {
     let known = moment.find(types::PROGRAMMED).is_some_and(|condition| {
         condition.status == "True" && condition.observed_generation == Some(moment.generation)
     });
     if folded.doubtful && known {
         folded.programmed = Verdict::yes(reasons::PROGRAMMED, "every node runs this generation");
         folded.counts.applied = folded.counts.matched - folded.counts.excused;
+        if folded.lag.is_none() {
+            let shown = old.display.as_ref().and_then(|shown| shown.lag.strip_suffix('s'));
+            folded.lag = shown.and_then(|seconds| seconds.parse().ok());
+            folded.delivering = nodes::delivering(folded.lag, wanted);
+        }
     }
     folded
 }

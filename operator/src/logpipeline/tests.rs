@@ -8,6 +8,7 @@ use sluice_engine::key::Key;
 use sluice_engine::report::{OutputReport, PipelineReport, Rejected, TenantReport};
 
 use super::authorize::{self, Facts, NamespaceFact, authorize};
+use super::nodes::next_silence;
 use super::resolve::{Resolved, resolve};
 use super::status::status;
 use super::validate::validate;
@@ -91,8 +92,8 @@ fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
     };
     let agent = Agent {
         document: "d".into(),
-        pipelines: [(report.name.clone(), report)].into(),
-        tenants: [(ops, tenant)].into(),
+        pipelines: [report].into_iter().collect(),
+        tenants: [tenant].into_iter().collect(),
         warnings: Vec::new(),
     };
     Node {
@@ -203,6 +204,17 @@ fn what_is_not_known_is_not_collected() {
 }
 
 #[test]
+fn what_is_not_known_of_one_namespace_is_not_called_authorized() {
+    let mut world = world();
+    world.allowed.remove("b");
+    let resolved = steps(&world, "{namespaces: {names: [a, b]}}", "");
+    let status = seen(&resolved, vec![node(&resolved, |_| {})]);
+    is(&status, "Authorized", "Unknown", "Pending");
+    assert_ne!(reason(&status, "Ready").0, "True");
+    assert_eq!(resolved.share.deny[0].namespace.as_deref(), Some("b"));
+}
+
+#[test]
 fn a_foreign_tenant_that_is_missing_or_does_not_consent_looks_the_same() {
     let mut without = world();
     without.tenant = None;
@@ -254,6 +266,42 @@ fn ready_follows_the_nodes() {
     let late = node(&resolved, |report| report.outputs[0].lag_seconds = 60);
     is(&ready(vec![good(), late]), "Delivering", "False", "Lagging");
     is(&ready(Vec::new()), "Ready", "False", "NoNodes");
+}
+
+#[test]
+fn a_change_of_leader_changes_no_status() {
+    let resolved = steps(&world(), "{}", "");
+    for lag in [0, 30, 60] {
+        let known = seen(
+            &resolved,
+            vec![node(&resolved, |report| report.outputs[0].lag_seconds = lag)],
+        );
+        let unheard = Node {
+            excused: false,
+            agent: None,
+            silent_since: Some(995),
+        };
+        let observed = Observed {
+            nodes: [("n0".to_owned(), unheard)].into(),
+            document: "d".into(),
+            ..Observed::default()
+        };
+        let at = |second| {
+            let moment = Moment {
+                old: &known.conditions,
+                generation: 3,
+                now: Timestamp::from_second(second).unwrap(),
+            };
+            status(&resolved, &observed, &known, &moment)
+        };
+        let mut bare = known.clone();
+        bare.worst_nodes.clear();
+        assert_eq!(at(1_000), bare, "lag {lag}");
+        // what lasts is told, and looked at when it is due
+        assert_eq!(reason(&at(1_010), "Ready").1, "AgentUnreachable");
+        let next = |now| next_silence(&observed, now).map(|next| next.as_secs());
+        assert_eq!((next(1_000), next(1_009), next(1_010)), (Some(10), Some(1), None));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two snapshots of the nodes in; whose status may differ between them out. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sluice_engine::key::Key;
 
@@ -31,16 +32,12 @@ pub fn touched(old: &Observed, new: &Observed) -> Touched {
         let (Some(before), Some(after)) = (&before.agent, &after.agent) else {
             continue;
         };
-        for key in before.pipelines.keys().chain(after.pipelines.keys()) {
-            if before.pipelines.get(key) != after.pipelines.get(key) {
-                pipelines.insert(key.clone());
-            }
+        // answers are shared: what is the same was not answered anew
+        if Arc::ptr_eq(before, after) {
+            continue;
         }
-        for key in before.tenants.keys().chain(after.tenants.keys()) {
-            if before.tenants.get(key) != after.tenants.get(key) {
-                tenants.insert(key.clone());
-            }
-        }
+        pipelines.extend(before.pipelines.differences(&after.pipelines).cloned());
+        tenants.extend(before.tenants.differences(&after.tenants).cloned());
     }
     if tenants.is_empty() {
         Touched::Some(pipelines, tenants)

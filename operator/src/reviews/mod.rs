@@ -1,11 +1,12 @@
 //! Questions in (may this `ServiceAccount` read pod logs in this namespace?), kept and re-asked answers out.
 //!
-//! - [`schedule`]: which question is due when: a pure function of time and answers
+//! - [`schedule`]: which question is due when: a pure function of time and answers; [`agenda`] keeps their times
 //! - [`ask`]: asks the API server what is due
 //! - [`watch`]: the watches whose events make questions due again
 //!
 //! A change of an answer wakes the pipelines that depend on it.
 
+pub mod agenda;
 pub mod ask;
 pub mod schedule;
 pub mod watch;

@@ -6,10 +6,9 @@ use std::time::Duration;
 use sluice_engine::key::Key;
 use tokio::time::Instant;
 
+use super::agenda::{AFTER_EVENT, Agenda};
 use super::{Account, Pair};
 
-/// When an event's questions are asked: the authorizer reads caches too, so once is not enough.
-const AFTER_EVENT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)];
 /// When every answer is asked again without an event.
 const AGAIN: Duration = Duration::from_mins(5);
 /// When a failed question is asked again.
@@ -30,8 +29,7 @@ pub struct Schedule {
     wanted: BTreeMap<Key, (Account, BTreeSet<String>)>,
     users: BTreeMap<Pair, BTreeSet<Key>>,
     answers: BTreeMap<Pair, Answer>,
-    urgent: BTreeSet<(Instant, Pair)>,
-    background: BTreeSet<(Instant, Pair)>,
+    agenda: Agenda,
 }
 
 impl Schedule {
@@ -42,8 +40,7 @@ impl Schedule {
             wanted: BTreeMap::new(),
             users: BTreeMap::new(),
             answers: BTreeMap::new(),
-            urgent: BTreeSet::new(),
-            background: BTreeSet::new(),
+            agenda: Agenda::default(),
         }
     }
 
@@ -74,7 +71,7 @@ impl Schedule {
                 .or_default()
                 .insert(pipeline.clone());
             if first && !self.answers.contains_key(pair) && !self.covered(pair) {
-                self.urgent.insert((now, pair.clone()));
+                self.agenda.hurry(pair, 0, now);
                 asked = true;
             }
         }
@@ -135,30 +132,9 @@ impl Schedule {
     /// Takes at most `most` urgent questions and, where `background` allows, one that is merely old.
     /// Returns them and when the next is due.
     pub fn take(&mut self, most: usize, background: bool, now: Instant) -> (Vec<Pair>, Option<Instant>) {
-        let mut taken = BTreeSet::new();
-        while taken.len() < most {
-            match self.urgent.first() {
-                Some((due, _)) if *due <= now => {}
-                Some(_) | None => break,
-            }
-            if let Some((_, pair)) = self.urgent.pop_first() {
-                taken.insert(pair);
-            }
-        }
-        if background
-            && taken.is_empty()
-            && self.background.first().is_some_and(|(due, _)| *due <= now)
-            && let Some((_, pair)) = self.background.pop_first()
-        {
-            taken.insert(pair);
-        }
+        let mut taken = self.agenda.take(most, background, now);
         taken.retain(|pair| self.users.contains_key(pair));
-        let next = [self.urgent.first(), self.background.first()]
-            .into_iter()
-            .flatten()
-            .map(|(due, _)| *due)
-            .min();
-        (taken.into_iter().collect(), next)
+        (taken.into_iter().collect(), self.agenda.next())
     }
 
     /// Records an answer, or with `None` a failure. Returns the pipelines for which something changed.
@@ -168,7 +144,7 @@ impl Schedule {
         };
         let old = self.answers.get(pair).copied();
         let Some(allowed) = answer else {
-            self.urgent.insert((now + RETRY, pair.clone()));
+            self.agenda.hurry(pair, 1, now + RETRY);
             let Some(old) = old else { return BTreeSet::new() };
             let since = old.failing_since.unwrap_or(now);
             if now.saturating_duration_since(since) >= KEEP {
@@ -191,8 +167,7 @@ impl Schedule {
                 failing_since: None,
             },
         );
-        self.background.retain(|(_, other)| other != pair);
-        self.background.insert((now + AGAIN, pair.clone()));
+        self.agenda.again(pair, now + AGAIN);
         if old.map(|old| old.allowed) == Some(allowed) {
             return BTreeSet::new();
         }
@@ -206,7 +181,7 @@ impl Schedule {
                 .collect();
             for pair in covered {
                 if pair.namespace.is_some() && !self.answers.contains_key(&pair) {
-                    self.urgent.insert((now, pair));
+                    self.agenda.hurry(&pair, 0, now);
                 }
             }
         }
@@ -243,8 +218,7 @@ impl Schedule {
             if users.is_empty() {
                 self.users.remove(pair);
                 self.answers.remove(pair);
-                self.urgent.retain(|(_, other)| other != pair);
-                self.background.retain(|(_, other)| other != pair);
+                self.agenda.forget(pair);
             }
         }
     }
@@ -254,92 +228,12 @@ impl Schedule {
             if !self.answers.contains_key(&pair) && self.covered(&pair) {
                 continue;
             }
-            for delay in AFTER_EVENT {
-                self.urgent.insert((now + delay, pair.clone()));
+            for (slot, delay) in AFTER_EVENT.into_iter().enumerate() {
+                self.agenda.hurry(&pair, slot, now + delay);
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(namespace: Option<&str>) -> Pair {
-        Pair {
-            account: Key::new("a", "sa"),
-            namespace: namespace.map(Into::into),
-        }
-    }
-
-    fn wanting(everywhere_first: bool, names: &[&str], now: Instant) -> Schedule {
-        let mut schedule = Schedule::new(everywhere_first);
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        assert!(schedule.want(&Key::new("a", "web"), &Key::new("a", "sa"), &names, now));
-        schedule
-    }
-
-    #[test]
-    fn one_wide_answer_spares_the_others() {
-        let now = Instant::now();
-        let mut schedule = wanting(true, &["x", "y"], now);
-        assert_eq!(schedule.take(9, true, now).0, [pair(None)]);
-        assert_eq!(schedule.record(&pair(None), Some(true), now).len(), 1);
-        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), Some(true));
-        assert_eq!(schedule.take(9, true, now).0, []);
-        // It is withdrawn: nothing is known until each is asked.
-        assert_eq!(schedule.record(&pair(None), Some(false), now).len(), 1);
-        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), None);
-        assert_eq!(schedule.take(9, true, now).0, [pair(Some("x")), pair(Some("y"))]);
-    }
-
-    #[test]
-    fn an_event_asks_at_once_and_twice_more() {
-        let now = Instant::now();
-        let mut schedule = wanting(false, &["x"], now);
-        schedule.take(9, true, now);
-        schedule.record(&pair(Some("x")), Some(true), now);
-        schedule.touched("x", now);
-        for (after, expected) in [(0, 1), (0, 0), (1, 1), (3, 0), (4, 1), (5, 0)] {
-            let (due, _) = schedule.take(9, false, now + Duration::from_secs(after));
-            assert_eq!(due.len(), expected, "after {after} s");
-        }
-        schedule.touched("other", now);
-        assert!(schedule.take(9, false, now).0.is_empty());
-    }
-
-    #[test]
-    fn a_failing_question_keeps_its_answer_for_a_minute_only() {
-        let now = Instant::now();
-        let mut schedule = wanting(false, &["x"], now);
-        schedule.record(&pair(Some("x")), Some(true), now);
-        let allowed = |schedule: &Schedule| schedule.allowed(&Key::new("a", "sa"), "x");
-        assert!(schedule.record(&pair(Some("x")), None, now).is_empty());
-        assert!(
-            schedule
-                .record(&pair(Some("x")), None, now + Duration::from_secs(59))
-                .is_empty()
-        );
-        assert_eq!(allowed(&schedule), Some(true));
-        assert_eq!(
-            schedule
-                .record(&pair(Some("x")), None, now + Duration::from_mins(1))
-                .len(),
-            1
-        );
-        assert_eq!(allowed(&schedule), None);
-    }
-
-    #[test]
-    fn answers_are_forgotten_with_their_last_user_and_grow_old() {
-        let now = Instant::now();
-        let mut schedule = wanting(false, &["x"], now);
-        schedule.take(9, true, now);
-        schedule.record(&pair(Some("x")), Some(false), now);
-        let later = now + AGAIN;
-        assert_eq!(schedule.take(9, true, later).0, [pair(Some("x"))]);
-        schedule.forget(&Key::new("a", "web"));
-        assert_eq!(schedule.allowed(&Key::new("a", "sa"), "x"), None);
-        assert_eq!(schedule.take(9, true, later + AGAIN).1, None);
-    }
-}
+mod tests;

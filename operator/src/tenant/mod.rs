@@ -4,6 +4,7 @@
 //! Secrets of the tenant's own namespace, [`reach`] asks its Loki.
 
 pub mod book;
+pub mod probe;
 pub mod reach;
 pub mod resolve;
 pub mod status;
@@ -17,12 +18,11 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource as _, ResourceExt as _};
 use sluice_engine::key::Key;
 use sluice_engine::loki;
-use sluice_engine::report::{Problem, ProblemReason};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::admin::Metrics;
@@ -30,19 +30,21 @@ use crate::api::LokiTenant;
 use crate::api::conditions::reasons;
 use crate::api::lokitenant::LokiTenantStatus;
 use crate::api::verdict::{Moment, Verdict};
-use crate::api::writer::{Writer, Written};
+use crate::api::writer::{self, Writer, Written};
 use crate::cluster::events::Events;
 use crate::fleet::desired::{Desired, TenantShare};
 use crate::fleet::observed::Observed;
 use book::{Book, Facts};
+use probe::Probe;
 use resolve::Resolved;
 use status::Findings;
 use validate::Rejection;
 
-/// How often a Loki is asked.
-const PROBE: Duration = Duration::from_secs(15);
-/// How soon it is asked again when it did not answer once.
-const AGAIN: Duration = Duration::from_secs(3);
+/// How many Lokis are asked at the same time.
+pub const TURNS: usize = 32;
+
+/// A tenant, or what could not be read as one.
+pub type Object = DeserializeGuard<LokiTenant>;
 
 /// What the controller works with.
 pub struct Context {
@@ -52,6 +54,8 @@ pub struct Context {
     pub namespaces: BTreeSet<String>,
     /// Whether loopback and link-local addresses may be used.
     pub allow_local: bool,
+    /// Tenants that exist.
+    pub tenants: Store<Object>,
     /// Labelled Secrets by namespace.
     pub secrets: BTreeMap<String, Store<Secret>>,
     /// Where pipelines learn of tenants.
@@ -68,15 +72,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What each Loki said last.
     pub probes: Mutex<BTreeMap<Key, Probe>>,
-}
-
-/// What a Loki said last.
-#[derive(Clone, Debug)]
-pub struct Probe {
-    asked: Resolved,
-    at: Instant,
-    problem: Option<Problem>,
-    failures: u32,
+    /// Whose turn it is to ask a Loki, so that many which do not answer keep nothing but each other waiting.
+    pub turns: Semaphore,
 }
 
 /// A reconciliation that has to be tried again.
@@ -84,9 +81,9 @@ pub struct Probe {
 pub enum Error {
     /// A Secret could not be looked up.
     #[error("Secrets cannot be read: {0}")]
-    Resolve(#[source] kube::Error),
-    /// The status could not be written.
-    #[error("the status cannot be written: {0}")]
+    Resolve(#[source] resolve::Error),
+    /// The status could not be read or written.
+    #[error("the status cannot be read or written: {0}")]
     Write(#[source] kube::Error),
 }
 
@@ -94,10 +91,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub async fn reconcile(
-    object: Arc<DeserializeGuard<LokiTenant>>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, Error> {
     let began = Instant::now();
     let key = key_of(object.as_ref());
     let (mut findings, again) = judge(&object, &key, &context).await?;
@@ -105,13 +99,20 @@ pub async fn reconcile(
     let mut facts = context.book.get(&key).unwrap_or_default();
     facts.trouble = (trouble.standing == crate::api::verdict::Standing::False).then_some(trouble.reason);
     context.book.publish(&key, Some(facts));
+    // Deleted while it was judged: what was said of it must not stay. The cache learns of a deletion before
+    // `gone` does: what is not seen here, `gone` undoes.
+    let reference = ObjectRef::new(&key.name).within(&key.namespace);
+    if context.tenants.get(&reference).is_none() {
+        gone(&key, &context);
+        return Ok(Action::await_change());
+    }
 
-    let old = object
-        .0
-        .as_ref()
-        .ok()
-        .and_then(|tenant| tenant.status.clone())
-        .unwrap_or_default();
+    let old = match &object.0 {
+        Ok(tenant) => tenant.status.clone().unwrap_or_default(),
+        Err(_) => writer::stored::<LokiTenant, _>(&context.client, &key)
+            .await
+            .map_err(Error::Write)?,
+    };
     // A new leader does not know yet what the last one knew.
     findings.pipelines = findings.pipelines.or(old.pipelines);
     let moment = Moment {
@@ -129,7 +130,7 @@ pub async fn reconcile(
 }
 
 async fn write(
-    object: &DeserializeGuard<LokiTenant>,
+    object: &Object,
     key: &Key,
     context: &Context,
     old: &LokiTenantStatus,
@@ -154,11 +155,7 @@ async fn write(
     Ok(written)
 }
 
-async fn judge(
-    object: &DeserializeGuard<LokiTenant>,
-    key: &Key,
-    context: &Context,
-) -> Result<(Findings, Duration), Error> {
+async fn judge(object: &Object, key: &Key, context: &Context) -> Result<(Findings, Duration), Error> {
     let validated = match &object.0 {
         Ok(tenant) => validate::validate(tenant, &context.namespaces),
         Err(invalid) => Err(Rejection::new(
@@ -183,9 +180,28 @@ async fn judge(
     };
     findings.push_url = Some(validated.entry.push_url.clone());
     let allowed = validated.allowed.clone();
-    let secrets = resolve::look_up(&context.client, context.secrets.get(&key.namespace), &validated)
-        .await
-        .map_err(Error::Resolve)?;
+    let found = resolve::look_up(&context.client, context.secrets.get(&key.namespace), &validated).await;
+    let secrets = match found {
+        Ok(secrets) => secrets,
+        Err(resolve::Error::Forbidden(namespace)) => {
+            // What was shared stays: an API server that starts refuses for a moment what is allowed.
+            if context.book.get(key).is_none() {
+                let facts = Facts {
+                    allowed,
+                    ..Facts::default()
+                };
+                context.book.publish(key, Some(facts));
+            }
+            findings.resolved = Verdict::no(
+                reasons::NAMESPACE_NOT_ALLOWED,
+                format!(
+                    "the operator may not read Secrets in namespace {namespace}: add it to the chart's tenantNamespaces"
+                ),
+            );
+            return Ok((findings, probe::EVERY));
+        }
+        Err(error) => return Err(Error::Resolve(error)),
+    };
     let resolved = match resolve::resolve(validated, &secrets) {
         Ok(resolved) => resolved,
         Err(rejection) => {
@@ -198,12 +214,12 @@ async fn judge(
                 },
             );
             findings.resolved = Verdict::no(rejection.reason, rejection.message);
-            return Ok((findings, PROBE));
+            return Ok((findings, probe::EVERY));
         }
     };
     findings.resolved = Verdict::yes(reasons::RESOLVED_REFS, "all references are resolved");
     share(key, context, &resolved);
-    let (problem, again) = probe(key, context, &resolved).await;
+    let (problem, again) = probe::probe(key, context, &resolved).await;
     let reported = status::reported(&context.observed.borrow(), key, &resolved.entry.hash);
     findings.reachable = if let Some(problem) = problem.or(reported) {
         status::unreachable(&problem)
@@ -238,70 +254,21 @@ fn withdraw(key: &Key, context: &Context, facts: Facts) {
     context.desired.set_tenant(key, None);
 }
 
-/// What a Loki says, asked anew when the last answer is old or was given to other credentials. One failure
-/// after a success is not believed at once.
-async fn probe(key: &Key, context: &Context, resolved: &Resolved) -> (Option<Problem>, Duration) {
-    let last = context
-        .probes
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(key)
-        .cloned();
-    let last = last.filter(|last| last.asked == *resolved);
-    if let Some(last) = &last {
-        let rest = next(last).saturating_sub(last.at.elapsed());
-        if !rest.is_zero() {
-            return (last.problem.clone(), rest);
-        }
-    }
-    let said = reach::reach(resolved, context.allow_local).await;
-    let failures = said
-        .as_ref()
-        .map_or(0, |_| last.as_ref().map_or(0, |last| last.failures) + 1);
-    let doubtful = failures == 1
-        && last.as_ref().is_some_and(|last| last.problem.is_none())
-        && said.as_ref().is_some_and(|problem| is_passing(problem.reason));
-    let problem = if doubtful { None } else { said };
-    let probe = Probe {
-        asked: resolved.clone(),
-        at: Instant::now(),
-        problem: problem.clone(),
-        failures,
-    };
-    let again = next(&probe);
-    context
-        .probes
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(key.clone(), probe);
-    (problem, again)
-}
-
-fn next(probe: &Probe) -> Duration {
-    if probe.failures == 1 { AGAIN } else { PROBE }
-}
-
-fn is_passing(reason: ProblemReason) -> bool {
-    matches!(
-        reason,
-        ProblemReason::AddressNotFound | ProblemReason::Unreachable | ProblemReason::ServerError
-    )
-}
-
 /// What to do after an error.
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
-pub fn error_policy(
-    object: Arc<DeserializeGuard<LokiTenant>>,
-    error: &Error,
-    context: Arc<Context>,
-) -> Action {
+pub fn error_policy(object: Arc<Object>, error: &Error, context: Arc<Context>) -> Action {
     let class = match error {
         Error::Resolve(_) => "resolve",
         Error::Write(_) => "write",
     };
     context.metrics.failed("LokiTenant", class);
     tracing::warn!(%error, tenant = %key_of(object.as_ref()), "a tenant could not be reconciled");
-    Action::requeue(Duration::from_secs(5))
+    let again = if matches!(error, Error::Resolve(resolve::Error::NotListed(_))) {
+        1
+    } else {
+        5
+    };
+    Action::requeue(Duration::from_secs(again))
 }
 
 /// A tenant is gone.

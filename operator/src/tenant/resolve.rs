@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use sluice_engine::credentials::{Basic, Credentials};
 use sluice_engine::document::Tenant;
 use sluice_engine::well_known::CREDENTIALS_LABEL;
@@ -38,15 +38,29 @@ pub struct Resolved {
     pub allowed: AllowedNamespaces,
 }
 
+/// Secrets that could not be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operator lacks the right.
+    #[error("the Secrets of namespace {0} may not be read")]
+    Forbidden(String),
+    /// A Secret exists which the watch has not shown yet.
+    #[error("the labelled Secrets of namespace {0} are not listed yet")]
+    NotListed(String),
+    /// The API server does not answer.
+    #[error(transparent)]
+    Api(kube::Error),
+}
+
 /// Finds the Secrets that a tenant wants.
 ///
 /// # Errors
-/// When the API server does not answer.
+/// When the API server refuses or does not answer, or while the watch has not shown what there is.
 pub async fn look_up(
     client: &Client,
     secrets: Option<&Store<Secret>>,
     tenant: &Validated,
-) -> Result<BTreeMap<String, Found>, kube::Error> {
+) -> Result<BTreeMap<String, Found>, Error> {
     let namespace = &tenant.entry.name.namespace;
     let mut found = BTreeMap::new();
     for name in tenant.wanted.names() {
@@ -61,11 +75,24 @@ pub async fn look_up(
             Found::Data(data)
         } else {
             let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-            let exists = api.get_metadata_opt(name).await?.is_some();
-            if exists {
-                Found::NotLabelled
-            } else {
-                Found::Missing
+            let found = api.get_metadata_opt(name).await.map_err(|error| {
+                if matches!(&error, kube::Error::Api(status) if status.code == 403) {
+                    Error::Forbidden(namespace.clone())
+                } else {
+                    Error::Api(error)
+                }
+            })?;
+            match found {
+                Some(found)
+                    if found
+                        .labels()
+                        .get(CREDENTIALS_LABEL)
+                        .is_some_and(|value| value == "true") =>
+                {
+                    return Err(Error::NotListed(namespace.clone()));
+                }
+                Some(_) => Found::NotLabelled,
+                None => Found::Missing,
             }
         };
         found.insert(name.to_owned(), secret);

@@ -5,8 +5,6 @@ use kube::{Api, Client, CustomResourceExt as _};
 use serde_json::{Value, json};
 use sluice_operator::api::{LogPipeline, LokiTenant};
 
-use crate::server;
-
 fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap()
 }
@@ -44,7 +42,7 @@ async fn create(client: &Client, kind: &str, spec: Value) -> Result<(), String> 
 }
 
 async fn check(kind: &str, base: &str, cases: &[(&str, &str)]) {
-    let client = server::client().await;
+    let client = crate::client().await;
     let mut wrong = Vec::new();
     for (change, expected) in cases {
         let mut spec = yaml(base);
@@ -389,7 +387,7 @@ async fn logpipelines() {
 
 #[tokio::test]
 async fn an_unknown_field_is_refused_by_strict_validation() {
-    let client = server::client().await;
+    let client = crate::client().await;
     let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &LogPipeline::api_resource());
     let object = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "LogPipeline", "metadata": {"name": "strict"},

@@ -1,11 +1,10 @@
 //! The controllers in this process, with a fleet that the test plays.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -20,10 +19,11 @@ use sluice_operator::fleet::observed::{Agent, Node, Observed};
 use sluice_operator::run::{Options, objects};
 use tokio::sync::watch;
 
+use crate::client;
 use crate::loki;
-use crate::server::{client, eventually};
+use crate::rig::eventually;
 
-async fn apply<K>(client: &Client, namespace: &str, text: &str)
+pub(crate) async fn apply<K>(client: &Client, namespace: &str, text: &str)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -46,15 +46,6 @@ async fn cluster(client: &Client) {
         let object = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         namespaces.create(&PostParams::default(), &object).await.unwrap();
     }
-    let role: ClusterRole = serde_json::from_value(json!({
-        "metadata": {"name": "sluice-log-reader"},
-        "rules": [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}],
-    }))
-    .unwrap();
-    Api::all(client.clone())
-        .create(&PostParams::default(), &role)
-        .await
-        .unwrap();
     apply::<ServiceAccount>(client, "team-a", "{metadata: {name: reader}}").await;
 }
 
@@ -74,11 +65,11 @@ async fn condition<K: CustomResourceExtra>(
     Some((text("status"), text("reason"), text("message")))
 }
 
-trait CustomResourceExtra: kube::CustomResourceExt {}
+pub(crate) trait CustomResourceExtra: kube::CustomResourceExt {}
 impl CustomResourceExtra for LogPipeline {}
 impl CustomResourceExtra for LokiTenant {}
 
-async fn expect<K: CustomResourceExtra>(
+pub(crate) async fn expect<K: CustomResourceExtra>(
     client: &Client,
     key: &Key,
     kind: &str,
@@ -89,12 +80,12 @@ async fn expect<K: CustomResourceExtra>(
     let what = format!("{key} {kind}={status} {reason}");
     let wait = eventually(&what, 40, async || {
         let found = condition::<K>(client, key, kind).await;
-        *last.lock().unwrap() = found.clone();
+        last.lock().unwrap().clone_from(&found);
         found.filter(|(s, r, _)| s == status && r == reason)
     });
     match tokio::time::timeout(Duration::from_secs(30), wait).await {
         Ok((_, _, message)) => message,
-        Err(_) => panic!("not within 30 s: {what}; it is {:?}", last.lock().unwrap()),
+        Err(late) => panic!("{late}: {what}; it is {:?}", last.lock().unwrap()),
     }
 }
 
@@ -105,7 +96,7 @@ fn share(desired: &Desired, key: &Key) -> Option<PipelineShare> {
 /// One node whose agent runs all that is wanted.
 fn obedient(desired: &Desired) -> Observed {
     let shares = desired.snapshot();
-    let pipelines: BTreeMap<Key, PipelineReport> = shares
+    let pipelines = shares
         .pipelines
         .iter()
         .filter_map(|(key, share)| {
@@ -125,20 +116,17 @@ fn obedient(desired: &Desired) -> Observed {
                 containers: 1,
                 outputs: outputs.collect(),
             };
-            Some((key.clone(), report))
+            Some(report)
         })
         .collect();
     let tenants = shares.tenants.iter().map(|(key, share)| {
         let hash = share.tenant.hash.clone();
-        (
-            key.clone(),
-            TenantReport {
-                name: key.clone(),
-                hash,
-                credentials: String::new(),
-                problem: None,
-            },
-        )
+        TenantReport {
+            name: key.clone(),
+            hash,
+            credentials: String::new(),
+            problem: None,
+        }
     });
     let agent = Agent {
         document: "d".into(),

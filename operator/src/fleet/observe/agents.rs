@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Told;
-use super::poll::{Peer, poll};
+use super::poll::{Peer, Pools, poll};
 use crate::fleet::observed::Agent;
 
 /// What the agents say, by node; a node whose agent does not answer is not in it.
@@ -24,6 +24,7 @@ pub struct Agents {
     /// By pod, so that an old pod's end takes nothing from a new one on the same node.
     answers: Arc<Mutex<ByPod>>,
     changed: Arc<Notify>,
+    pools: Arc<Pools>,
 }
 
 impl Agents {
@@ -34,6 +35,7 @@ impl Agents {
             polls: BTreeMap::new(),
             answers: Arc::default(),
             changed: Arc::default(),
+            pools: Arc::default(),
         }
     }
 
@@ -48,7 +50,8 @@ impl Agents {
         self.lock().retain(|uid, _| peers.contains_key(uid));
         for (uid, peer) in peers {
             if !self.polls.contains_key(&uid) {
-                let task = tokio::spawn(poll(peer.clone(), self.told.clone(), self.teller(&peer)));
+                let (told, pools) = (self.told.clone(), Arc::clone(&self.pools));
+                let task = tokio::spawn(poll(peer.clone(), told, pools, self.teller(&peer)));
                 self.polls.insert(uid, (peer, AbortOnDropHandle::new(task)));
             }
         }

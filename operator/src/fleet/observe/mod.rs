@@ -35,6 +35,8 @@ pub mod poll;
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How often time itself is looked at: agents fall silent, excuses end.
 const TICK: Duration = Duration::from_secs(1);
+/// How long pods must be lacking before it is asked why: each new node lacks one for a moment.
+const LACKING: Duration = Duration::from_secs(5);
 /// How often events are read while the `DaemonSet` lacks pods.
 const OBSTACLE_PERIOD: Duration = Duration::from_secs(5);
 
@@ -61,12 +63,14 @@ pub async fn observe(
     let mut silence = assemble::Silence::default();
     let mut obstacle = None;
     let mut obstacle_read: Option<Instant> = None;
+    let mut lacking: Option<Instant> = None;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         agents.follow(&view.pods());
         if obstacle::lacks_pods(view.daemon_set().as_deref()) {
-            if obstacle_read.is_none_or(|at| at.elapsed() >= OBSTACLE_PERIOD) {
+            let lasts = lacking.get_or_insert_with(Instant::now).elapsed() >= LACKING;
+            if lasts && obstacle_read.is_none_or(|at| at.elapsed() >= OBSTACLE_PERIOD) {
                 obstacle_read = Some(Instant::now());
                 match obstacle::read(&client, &settings.namespace).await {
                     Ok(found) => obstacle = found,
@@ -74,7 +78,7 @@ pub async fn observe(
                 }
             }
         } else {
-            (obstacle, obstacle_read) = (None, None);
+            (obstacle, obstacle_read, lacking) = (None, None, None);
         }
         let now = Timestamp::now();
         let nodes = nodes::targets(view.nodes().iter().map(Arc::as_ref), &settings.agent, now);

@@ -1,15 +1,18 @@
 //! The `DaemonSet`'s numbers and events in; why agents cannot run, and what to do about it, out.
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use sluice_engine::well_known::AGENT;
 
+use crate::api::conditions::reasons;
 use crate::fleet::observed::Obstacle;
 
-/// Condition reason: the API server refuses the agents' pods.
-pub const AGENT_PODS_REFUSED: &str = "AgentPodsRefused";
+/// How old a refusal may be: the `DaemonSet`'s controller tries again after 17 minutes at the latest, while an
+/// event outlives its cause by an hour.
+const FRESH: SignedDuration = SignedDuration::from_mins(20);
 /// Characters of the API server's own words that are shown.
 const QUOTED: usize = 300;
 
@@ -29,16 +32,18 @@ pub async fn read(client: &Client, namespace: &str) -> Result<Option<Obstacle>, 
     let events = Api::<Event>::namespaced(client.clone(), namespace)
         .list(&ListParams::default().fields(&fields))
         .await?;
-    Ok(newest(&events.items).map(|message| explain(message, namespace)))
+    Ok(newest(&events.items, Timestamp::now()).map(|message| explain(message, namespace)))
 }
 
-fn newest(events: &[Event]) -> Option<&str> {
+fn newest(events: &[Event], now: Timestamp) -> Option<&str> {
     let time = |event: &Event| {
         let last = event.last_timestamp.as_ref().map(|time| time.0);
         last.max(event.event_time.as_ref().map(|time| time.0))
             .max(event.first_timestamp.as_ref().map(|time| time.0))
     };
-    events.iter().max_by_key(|event| time(event))?.message.as_deref()
+    let newest = events.iter().max_by_key(|event| time(event))?;
+    time(newest).filter(|at| now.duration_since(*at) <= FRESH)?;
+    newest.message.as_deref()
 }
 
 /// What a `FailedCreate` event means, and what to do.
@@ -65,7 +70,7 @@ fn explain(message: &str, namespace: &str) -> Obstacle {
     };
     let quoted: String = message.chars().take(QUOTED).collect();
     Obstacle {
-        reason: AGENT_PODS_REFUSED,
+        reason: reasons::AGENT_PODS_REFUSED,
         message: format!("The agents' pods are refused. {remedy} ({quoted})"),
     }
 }
@@ -118,7 +123,13 @@ mod tests {
             event("old", "2026-01-01T00:00:00Z"),
             event("new", "2026-01-02T00:00:00Z"),
         ];
-        assert_eq!(newest(&events), Some("new"));
+        let at = |time: &str| time.parse::<Timestamp>().unwrap();
+        assert_eq!(newest(&events, at("2026-01-02T00:20:00Z")), Some("new"));
+        assert_eq!(
+            newest(&events, at("2026-01-02T00:21:00Z")),
+            None,
+            "the cause may be gone"
+        );
         let counts = |current: i32| -> DaemonSet {
             let status = serde_json::json!({
                 "currentNumberScheduled": current, "desiredNumberScheduled": 2, "numberMisscheduled": 0, "numberReady": 0,

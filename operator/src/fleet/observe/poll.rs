@@ -4,14 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_engine::report::{Report, VERSION};
+use sluice_engine::report::{PipelineReport, Report, TenantReport, VERSION};
 use sluice_engine::well_known::AGENT_STATUS_PORT;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::Told;
 use super::access::Access;
 use crate::fleet::observed::Agent;
+use crate::fleet::reports::Pool;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -19,6 +20,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const SHORTEST_POLL: Duration = Duration::from_millis(50);
 /// A report of a thousand pipelines is below 1 MiB.
 const ANSWER_BYTES: usize = 16 << 20;
+/// How long reading an answer may take, once it has begun.
+const READ: Duration = Duration::from_secs(10);
+/// Answers that are read at the same time: a new leader is told everything by all agents at once, and they need
+/// not all be in memory before they are shared.
+static READERS: Semaphore = Semaphore::const_new(16);
+
+/// What all agents say, each thing once.
+#[derive(Debug, Default)]
+pub struct Pools {
+    /// Of pipelines.
+    pub pipelines: Pool<PipelineReport>,
+    /// Of tenants.
+    pub tenants: Pool<TenantReport>,
+}
 
 /// Whom to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +58,9 @@ pub enum Error {
     /// Too long.
     #[error("its answer is longer than {ANSWER_BYTES} bytes")]
     TooLong,
+    /// It began and did not end.
+    #[error("its answer does not end")]
+    Endless,
     /// No report.
     #[error("its answer cannot be read: {0}")]
     Json(#[from] serde_json::Error),
@@ -64,7 +82,7 @@ pub struct Conversation {
 
 impl Conversation {
     /// Takes an answer in; `None` when it cannot follow what was said before and all must be asked for anew.
-    pub fn hear(&mut self, report: Report) -> Option<Agent> {
+    pub fn hear(&mut self, report: Report, pools: &Pools) -> Option<Agent> {
         let Report {
             process,
             sequence,
@@ -91,12 +109,12 @@ impl Conversation {
         for key in &removed_tenants {
             agent.tenants.remove(key);
         }
-        agent
-            .pipelines
-            .extend(pipelines.into_iter().map(|report| (report.name.clone(), report)));
-        agent
-            .tenants
-            .extend(tenants.into_iter().map(|report| (report.name.clone(), report)));
+        for report in pipelines {
+            agent.pipelines.insert(pools.pipelines.share(report));
+        }
+        for report in tenants {
+            agent.tenants.insert(pools.tenants.share(report));
+        }
         agent.document = document;
         agent.warnings = warnings;
         (self.process, self.sequence) = (process, sequence);
@@ -117,7 +135,12 @@ impl Conversation {
 }
 
 /// Asks one agent for as long as it is polled; tells what it said, or that it does not answer.
-pub async fn poll(peer: Peer, mut told: watch::Receiver<Told>, tell: impl Fn(Option<Arc<Agent>>)) {
+pub async fn poll(
+    peer: Peer,
+    mut told: watch::Receiver<Told>,
+    pools: Arc<Pools>,
+    tell: impl Fn(Option<Arc<Agent>>),
+) {
     let mut conversation = Conversation::default();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -129,10 +152,10 @@ pub async fn poll(peer: Peer, mut told: watch::Receiver<Told>, tell: impl Fn(Opt
             continue;
         };
         let began = Instant::now();
-        match ask(&peer, &access, &conversation).await {
-            Ok(report) => {
+        match ask(&peer, &access, &mut conversation, &pools).await {
+            Ok(said) => {
                 pause = FIRST_PAUSE;
-                if let Some(agent) = report.and_then(|report| conversation.hear(report)) {
+                if let Some(agent) = said {
                     tell(Some(Arc::new(agent)));
                 }
                 tokio::time::sleep(SHORTEST_POLL.saturating_sub(began.elapsed())).await;
@@ -149,7 +172,12 @@ pub async fn poll(peer: Peer, mut told: watch::Receiver<Told>, tell: impl Fn(Opt
 }
 
 /// One long-poll; `None` when nothing changed.
-async fn ask(peer: &Peer, access: &Access, conversation: &Conversation) -> Result<Option<Report>, Error> {
+async fn ask(
+    peer: &Peer,
+    access: &Access,
+    conversation: &mut Conversation,
+    pools: &Pools,
+) -> Result<Option<Agent>, Error> {
     let request = access
         .client
         .get(conversation.url(peer.address))
@@ -160,6 +188,16 @@ async fn ask(peer: &Peer, access: &Access, conversation: &Conversation) -> Resul
         204 | 304 => return Ok(None),
         other => return Err(Error::Status(other)),
     }
+    // it is never closed
+    let _turn = READERS.acquire().await.ok();
+    let read = read(peer, &mut response);
+    let report = tokio::time::timeout(READ, read)
+        .await
+        .map_err(|_| Error::Endless)??;
+    Ok(conversation.hear(report, pools))
+}
+
+async fn read(peer: &Peer, response: &mut reqwest::Response) -> Result<Report, Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > ANSWER_BYTES {
@@ -174,7 +212,7 @@ async fn ask(peer: &Peer, access: &Access, conversation: &Conversation) -> Resul
     if report.pod_uid != peer.pod_uid {
         return Err(Error::AnotherPod);
     }
-    Ok(Some(report))
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -208,15 +246,17 @@ mod tests {
 
     #[test]
     fn partial_answers_continue_full_ones() {
-        let mut conversation = Conversation::default();
+        let (mut conversation, pools) = (Conversation::default(), Pools::default());
         conversation
-            .hear(report(7, 1, true, vec![pipeline("x", "1"), pipeline("y", "1")]))
+            .hear(
+                report(7, 1, true, vec![pipeline("x", "1"), pipeline("y", "1")]),
+                &pools,
+            )
             .unwrap();
         let mut partial = report(7, 2, false, vec![pipeline("x", "2")]);
         partial.removed = vec![Key::new("a", "y")];
-        let agent = conversation.hear(partial).unwrap();
-        assert_eq!(agent.pipelines.len(), 1);
-        assert_eq!(agent.pipelines[&Key::new("a", "x")].hash, "2");
+        let agent = conversation.hear(partial, &pools).unwrap();
+        assert_eq!(agent.pipelines, [pipeline("x", "2")].into_iter().collect());
         assert_eq!(
             conversation.url("10.0.0.1".parse().unwrap()),
             "https://10.0.0.1:9881/status?since=2&process=7"
@@ -225,21 +265,16 @@ mod tests {
 
     #[test]
     fn a_new_process_is_asked_for_everything() {
-        let mut conversation = Conversation::default();
+        let (mut conversation, pools) = (Conversation::default(), Pools::default());
         conversation
-            .hear(report(7, 9, true, vec![pipeline("x", "1")]))
+            .hear(report(7, 9, true, vec![pipeline("x", "1")]), &pools)
             .unwrap();
-        assert_eq!(conversation.hear(report(8, 1, false, Vec::new())), None);
+        assert_eq!(conversation.hear(report(8, 1, false, Vec::new()), &pools), None);
         assert_eq!(
             conversation.url("fd00::1".parse().unwrap()),
             "https://[fd00::1]:9881/status"
         );
-        assert!(
-            conversation
-                .hear(report(8, 2, true, Vec::new()))
-                .unwrap()
-                .pipelines
-                .is_empty()
-        );
+        let agent = conversation.hear(report(8, 2, true, Vec::new()), &pools).unwrap();
+        assert_eq!(agent, Agent::default());
     }
 }
