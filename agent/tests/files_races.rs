@@ -228,7 +228,7 @@ fn names(names: &[&str]) -> Vec<LogName> {
 
 fn begins_with(chain: &Chain, generation: u32, text: &str) {
     let mut read = vec![0; 100];
-    let len = chain.read(generation, 0, &mut read, &mut None).unwrap();
+    let len = chain.read(generation, 0, &mut read, false, &mut None).unwrap();
     assert_eq!(std::str::from_utf8(&read[..len]).unwrap(), text);
 }
 

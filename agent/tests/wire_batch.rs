@@ -365,6 +365,37 @@ fn a_tenant_that_is_stuck_leaves_room_for_the_others() {
 }
 
 #[test]
+fn a_full_pool_is_emptied_at_once() {
+    let mut batcher = batcher(2 * MIB, wide());
+    let begin = Instant::now();
+    let streams: Vec<StreamId> = (0..10)
+        .map(|n| warm(&mut batcher, "a", &format!("{{n=\"{n}\"}}"), begin))
+        .collect();
+    let now = begin + 2 * SECOND;
+    let line = "x".repeat(1000);
+    let mut under_way = Vec::new();
+    let mut sent = 0;
+    // A hundred pools full, and the clock stands still: nothing waits for company.
+    for n in 0..200_000 {
+        if !batcher.has_room(&key("a")) || add(&mut batcher, streams[n % 10], 1, &line) == Append::NoRoom {
+            let sealed = seal_all(&mut batcher, now);
+            assert!(!(sealed.is_empty() && under_way.is_empty()), "it stands still");
+            sent += sealed.iter().map(|batch| batch.lines).sum::<u32>();
+            // Requests are as large as there is something to send.
+            assert!(sealed.iter().all(|batch| batch.bytes > 100_000));
+            for batch in under_way.drain(..).chain(sealed) {
+                done(&mut batcher, batch);
+            }
+        }
+    }
+    assert!(sent > 100_000, "{sent}");
+    // With room for more, what is left waits as ever.
+    assert!(batcher.has_room(&key("a")));
+    seal_all(&mut batcher, now);
+    assert_eq!(batcher.next_due(now), Some(now + SECOND));
+}
+
+#[test]
 fn a_tenant_that_comes_later_gets_its_part_and_no_line_is_too_long() {
     let mut batcher = batcher(4 * MIB, wide());
     let line = "x".repeat(1000);

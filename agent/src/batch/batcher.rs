@@ -8,7 +8,7 @@ use sluice_engine::document::Tenant as Document;
 use sluice_engine::key::Key;
 
 use super::compress::Compressor;
-use super::encode::Head;
+use super::encode::{HEAD, Head};
 use super::pool::Pool;
 use super::stream::{Block, Stream, Streams};
 use super::tenant::Tenants;
@@ -124,6 +124,11 @@ impl Batcher {
         }
     }
 
+    /// Whether a read's worth of a tenant's lines may be taken. After a no, what the tenant has waiting is due.
+    pub fn has_room(&mut self, tenant: &Key) -> bool {
+        self.tenants.has_room_for_a_read(tenant, &self.pool)
+    }
+
     /// Adds a line to a stream's buffer.
     pub fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Append {
         let id = stream;
@@ -132,7 +137,7 @@ impl Batcher {
         };
         let line: usize = entry.line.iter().map(|part| part.len()).sum();
         let head = Head::new(entry.timestamp, line, entry.metadata.len());
-        let need = head.as_bytes().len() + line + entry.metadata.len();
+        let need = head.len() + line + entry.metadata.len();
 
         // A block ends where a request ends; a line longer than a request gets one to itself.
         let place = stream.tenant;
@@ -149,10 +154,12 @@ impl Batcher {
             _ => Block::default().chain.cost(need),
         };
         if cost > 0 {
-            if !self.tenants.has_room(place, cost, &self.pool) {
-                return Append::NoRoom;
-            }
+            let has_room = self.tenants.has_room(place, cost, &self.pool);
             if let Some(tenant) = self.tenants.get_mut(place) {
+                if !has_room {
+                    tenant.starved = true;
+                    return Append::NoRoom;
+                }
                 tenant.used += cost;
                 if !stream.listed {
                     stream.listed = true;
@@ -169,7 +176,12 @@ impl Batcher {
         if cost > 0 {
             block.chain.reserve(&mut self.pool, need);
         }
-        block.chain.extend(head.as_bytes());
+        // Straight into its segment: to copy bytes that were just written the processor would have to wait.
+        if !block.chain.extend_with(HEAD, |out| head.write(out)) {
+            self.head.clear();
+            head.write(&mut self.head);
+            block.chain.extend(&self.head);
+        }
         for part in entry.line {
             block.chain.extend(part);
         }
@@ -222,6 +234,7 @@ impl Batcher {
         if let Some(tenant) = self.tenants.get_mut(request.tenant) {
             tenant.used = tenant.used.saturating_sub(request.held);
             tenant.in_flight = tenant.in_flight.saturating_sub(1);
+            tenant.starved = false;
             tenant.firsts = tenant.firsts.saturating_sub(usize::from(request.first));
         }
         for id in request.streams {

@@ -9,8 +9,9 @@
 
 use sluice_engine::cri::Timestamp;
 
-/// Bytes of a head at most: two tags and lengths of 10 each, the timestamp's tag, length, two tags, 10 and 5.
-const HEAD: usize = 48;
+/// Bytes that [`Head::write`] needs at most: tags and lengths of 11 and 2, 11 and 6 for the timestamp, 11 for the
+/// line, and what is written beyond the end and cut off again.
+pub(super) const HEAD: usize = 48;
 
 /// Structured metadata as an entry carries it; made once per container.
 pub fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
@@ -26,10 +27,13 @@ pub fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// What stands before an entry's line.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    bytes: [u8; HEAD],
-    len: usize,
+    seconds: u64,
+    nanos: u64,
+    time: usize,
+    line: usize,
+    entry: usize,
 }
 
 impl Head {
@@ -45,48 +49,60 @@ impl Head {
         } else {
             1 + varint_len(line as u64) + line
         };
-        let mut head = Self {
-            bytes: [0; HEAD],
-            len: 0,
+        Self {
+            seconds,
+            nanos,
+            time,
+            line,
+            // A timestamp is shorter than 128 bytes, so its length is one byte.
+            entry: 2 + time + line_field + metadata,
+        }
+    }
+
+    /// Bytes of it.
+    pub(super) fn len(&self) -> usize {
+        let line = if self.line == 0 {
+            0
+        } else {
+            1 + varint_len(self.line as u64)
         };
-        head.push(0x12);
-        // A timestamp is shorter than 128 bytes, so its length is one byte.
-        head.varint((2 + time + line_field + metadata) as u64);
-        head.push(0x0a);
-        head.varint(time as u64);
-        if seconds != 0 {
-            head.push(0x08);
-            head.varint(seconds);
-        }
-        if nanos != 0 {
-            head.push(0x10);
-            head.varint(nanos);
-        }
-        if line != 0 {
-            head.push(0x12);
-            head.varint(line as u64);
-        }
-        head
+        1 + varint_len(self.entry as u64) + 2 + self.time + line
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    fn push(&mut self, byte: u8) {
-        if let Some(slot) = self.bytes.get_mut(self.len) {
-            *slot = byte;
-            self.len += 1;
+    /// Appends it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        field(0x12, self.entry as u64, out);
+        field(0x0a, self.time as u64, out);
+        if self.seconds != 0 {
+            field(0x08, self.seconds, out);
+        }
+        if self.nanos != 0 {
+            field(0x10, self.nanos, out);
+        }
+        if self.line != 0 {
+            field(0x12, self.line as u64, out);
         }
     }
+}
 
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.push(low_bits(value) | 0x80);
-            value >>= 7;
-        }
-        self.push(low_bits(value));
+/// Appends a tag and a varint: as one word where it fits, since single bytes cost the hot path more than the
+/// line's copy.
+fn field(tag: u8, value: u64, out: &mut Vec<u8>) {
+    if value >= 1 << 49 {
+        out.push(tag);
+        varint(value, out);
+        return;
     }
+    let (mut word, mut rest, mut bits) = (u64::from(tag), value, 8);
+    while rest >= 0x80 {
+        word |= (rest & 0x7f | 0x80) << bits;
+        rest >>= 7;
+        bits += 8;
+    }
+    word |= rest << bits;
+    let end = out.len() + bits / 8 + 1;
+    out.extend_from_slice(&word.to_le_bytes());
+    out.truncate(end);
 }
 
 /// What stands before a stream's entries, and how long the stream is with it.
@@ -198,7 +214,10 @@ mod tests {
                 let pairs: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 let encoded = metadata(&pairs);
                 let time = Timestamp { seconds: *seconds, nanos: *nanos };
-                chain.extend_from_slice(Head::new(time, line.len(), encoded.len()).as_bytes());
+                let head = Head::new(time, line.len(), encoded.len());
+                let before = chain.len();
+                head.write(&mut chain);
+                prop_assert_eq!(chain.len() - before, head.len());
                 chain.extend_from_slice(line);
                 chain.extend_from_slice(&encoded);
             }

@@ -142,14 +142,34 @@ impl Chain {
         cost
     }
 
+    /// Lets `write` append reserved bytes, at most so many; false when they may not fit into one segment.
+    pub(super) fn extend_with(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let size = self.current_size();
+        match self.segments.get_mut(self.current) {
+            Some(segment) if size - segment.len() >= most => {
+                let before = segment.len();
+                write(segment);
+                let written = segment.len() - before;
+                self.len += written;
+                self.spare -= written;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn current_size(&self) -> usize {
+        if self.current == 0 && self.begins_small {
+            SMALL
+        } else {
+            LARGE
+        }
+    }
+
     /// Appends bytes that were reserved.
     pub(super) fn extend(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let size = if self.current == 0 && self.begins_small {
-                SMALL
-            } else {
-                LARGE
-            };
+            let size = self.current_size();
             let Some(segment) = self.segments.get_mut(self.current) else {
                 debug_assert!(false, "more bytes than were reserved");
                 return;

@@ -127,6 +127,7 @@ impl Batcher {
                 .retain(|id| all.get(*id).is_some_and(|stream| stream.listed));
             owner.used = (owner.used + held).saturating_sub(freed);
             owner.in_flight += 1;
+            owner.starved = false;
             owner.firsts += usize::from(first);
             owner.sent(bytes, now);
         }
@@ -169,7 +170,8 @@ fn rules(tenant: &Tenant, draining: bool) -> Rules {
         wait: tenant.wait(),
         batch_bytes: tenant.batch_bytes(),
         ready_at: tenant.ready_at(),
-        draining,
+        // Nothing more can come until something goes: to wait for company would be to stand still.
+        hurry: draining || tenant.starved,
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Rules {
     /// When the tenant's rate allows the next request.
     pub(super) ready_at: Option<Instant>,
     /// Nothing waits for company.
-    pub(super) draining: bool,
+    pub(super) hurry: bool,
 }
 
 /// What to send next.
@@ -62,7 +62,7 @@ impl Candidate {
 
     /// When it is due, its rate aside.
     fn due_at(&self, rules: &Rules, now: Instant) -> Instant {
-        if self.full || rules.draining {
+        if self.full || rules.hurry {
             now
         } else {
             self.opened + rules.wait
@@ -122,7 +122,7 @@ mod tests {
         wait: SECOND,
         batch_bytes: 1 << 20,
         ready_at: None,
-        draining: false,
+        hurry: false,
     };
 
     fn light(stream: u32, bytes: usize, opened: Instant) -> Candidate {
@@ -155,12 +155,9 @@ mod tests {
         );
         assert_eq!(choose(&mut candidates, &RULES, begin + SECOND), ids(&[2, 3, 1]));
         assert_eq!(choose(&mut [], &RULES, begin), Choice::Nothing);
-        let draining = Rules {
-            draining: true,
-            ..RULES
-        };
+        let hurry = Rules { hurry: true, ..RULES };
         assert_eq!(
-            choose(&mut candidates, &draining, begin + SECOND / 2),
+            choose(&mut candidates, &hurry, begin + SECOND / 2),
             ids(&[2, 3, 1])
         );
     }

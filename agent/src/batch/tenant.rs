@@ -19,6 +19,8 @@ const WINDOW: usize = 4;
 const FIRST_WINDOW: usize = 2;
 /// Part of a limit that is used: other writers and rounding need the rest.
 const USED_PART: f64 = 0.8;
+/// Bytes that a read brings at most, about.
+const READ: usize = 256 << 10;
 /// Bytes of a block that its framing and labels may take.
 const SMALLEST_BLOCK: usize = 1024;
 
@@ -33,6 +35,8 @@ pub(super) struct Tenant {
     pub(super) waiting: Vec<StreamId>,
     /// Bytes that it has taken from the pool.
     pub(super) used: usize,
+    /// There was no room for more of it since its last request was sealed or ended.
+    pub(super) starved: bool,
     /// Its requests under way.
     pub(super) in_flight: usize,
     /// Those of them that are streams' first ones.
@@ -56,6 +60,7 @@ impl Tenant {
             by_labels: HashMap::new(),
             waiting: Vec::new(),
             used: 0,
+            starved: false,
             in_flight: 0,
             firsts: 0,
             feedback: Arc::new(Feedback::default()),
@@ -213,6 +218,20 @@ impl Tenants {
         }
         self.by_key.insert(key, place);
         place
+    }
+
+    /// Whether a tenant may take what a read brings; less in a small pool, and anything when it holds nothing.
+    pub(super) fn has_room_for_a_read(&mut self, key: &Key, pool: &Pool) -> bool {
+        let Some(place) = self.by_key.get(key).copied() else {
+            return true;
+        };
+        let share = pool.budget() / (8 * self.by_key.len().max(1));
+        let has_room = self.has_room(place, READ.min(share), pool);
+        let Some(tenant) = self.get_mut(place).filter(|tenant| tenant.used > 0) else {
+            return true;
+        };
+        tenant.starved |= !has_room;
+        has_room
     }
 
     /// Whether a tenant may take so much more. Alone it may take everything; beside others at most half, and

@@ -124,6 +124,12 @@ impl Joiner {
         }
     }
 
+    /// Whether a whole line of so many bytes goes out as it is, since no line is open.
+    pub fn takes_whole(&self, len: usize) -> bool {
+        // A new limit comes into force where a line is fed.
+        len <= self.max_line && self.max_line == self.next_max_line && self.slots.iter().all(Option::is_none)
+    }
+
     /// The open line of a slot.
     pub fn open(&self, slot: u8) -> Option<&Open> {
         self.slots.get(usize::from(slot))?.as_ref()
@@ -447,5 +453,13 @@ mod tests {
             .unwrap();
         assert_eq!(line, b"prompt> ");
         assert!(joiner.open(0).is_none());
+    }
+
+    #[test]
+    fn a_new_limit_is_not_passed_by_on_the_short_way() {
+        let mut joiner = Joiner::new(4096);
+        assert!(joiner.takes_whole(2000));
+        joiner.limit(1024);
+        assert!(!joiner.takes_whole(10));
     }
 }

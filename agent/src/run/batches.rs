@@ -83,6 +83,10 @@ impl Sink for Batches {
         encode::metadata(pairs)
     }
 
+    fn has_room(&mut self, tenant: &Key) -> bool {
+        self.batcher.has_room(tenant)
+    }
+
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken {
         match self.batcher.append(stream, cursor, entry) {
             Append::Added => Taken::Added,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::compressed::{self, Compressed};
 use super::fingerprint::Fingerprint;
-use super::generation::{Generation, read_fully};
+use super::generation::{Generation, read_fully, read_growing};
 use super::position::Position;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::log_names;
@@ -236,12 +236,14 @@ impl Chain {
             .filter(|generation| generation.number == number)
     }
 
-    /// Bytes of a generation at an offset, as many as are there and fit.
+    /// Bytes of a generation at an offset, as many as are there and fit. Of a file that is still written and
+    /// not the container's last (`gone`), what one read gives may do: the next look finds the rest.
     pub fn read(
         &self,
         number: u32,
         offset: u64,
         into: &mut [u8],
+        gone: bool,
         reader: &mut Option<(u32, Compressed)>,
     ) -> io::Result<usize> {
         let Some(generation) = self
@@ -263,7 +265,19 @@ impl Chain {
             };
         }
         *reader = None;
-        read_fully(file, offset, into)
+        // With a younger generation the end of this one is left for good, so it must be certain.
+        let youngest = self.generations.last().is_some_and(|last| last.number == number);
+        if youngest && !gone {
+            read_growing(file, offset, into)
+        } else {
+            read_fully(file, offset, into)
+        }
+    }
+
+    /// Whether a generation's bytes are compressed.
+    pub fn is_compressed(&self, number: u32) -> bool {
+        self.at_or_after(number)
+            .is_some_and(|generation| generation.number == number && generation.gz)
     }
 
     /// Whether a file ends before an offset that was read: somebody cut or rewrote it.
@@ -272,21 +286,6 @@ impl Chain {
             .filter(|generation| generation.number == number && !generation.gz && !generation.replaced)
             .and_then(|generation| generation.file.as_ref()?.metadata().ok())
             .is_some_and(|metadata| metadata.len() < offset)
-    }
-
-    /// Whether the bytes before an offset are still those that were read.
-    pub fn continues(&self, number: u32, offset: u64, tail: &[u8]) -> bool {
-        let generation = self
-            .at_or_after(number)
-            .filter(|generation| generation.number == number && !generation.gz);
-        let Some(file) = generation.and_then(|generation| generation.file.as_ref()) else {
-            return true;
-        };
-        let mut now = vec![0; tail.len()];
-        let Some(from) = offset.checked_sub(tail.len() as u64) else {
-            return true;
-        };
-        read_fully(file, from, &mut now).is_err() || now == tail
     }
 
     /// A file was rewritten: what it holds now is a generation of its own. False when no descriptor is left.

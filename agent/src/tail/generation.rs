@@ -9,6 +9,9 @@ use super::compressed;
 use super::fingerprint::{Fingerprint, HEAD};
 use crate::discover::names::LogName;
 
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
 /// One file's content, under whatever names.
 #[derive(Debug)]
 pub struct Generation {
@@ -82,11 +85,33 @@ fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
 
 /// Reads until the buffer is full or the file ends.
 pub(super) fn read_fully(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    read_until(file, offset, into, |_| false)
+}
+
+/// The same of a file that may grow, by one read where that will do: one that ends with a line came to the
+/// file's end, unless it stopped at a page's end, where file systems may.
+pub(super) fn read_growing(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    read_until(file, offset, into, |got| {
+        got.ends_with(b"\n") && !(offset + got.len() as u64).is_multiple_of(PAGE)
+    })
+}
+
+fn read_until(
+    file: &File,
+    offset: u64,
+    into: &mut [u8],
+    enough: impl Fn(&[u8]) -> bool,
+) -> io::Result<usize> {
     let mut read = 0;
     while let Some(rest) = into.get_mut(read..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + read as u64) {
             Ok(0) => break,
-            Ok(more) => read += more,
+            Ok(more) => {
+                read += more;
+                if into.get(..read).is_some_and(&enough) {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

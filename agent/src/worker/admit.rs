@@ -76,7 +76,7 @@ impl<S: Sink> Core<S> {
                         Lane {
                             tenant,
                             ready: VecDeque::new(),
-                            full: false,
+                            held: false,
                         },
                     );
                 }
@@ -164,6 +164,10 @@ impl<S: Sink> Core<S> {
             return;
         };
         self.sink.drop_cursor(id);
+        if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
+            // Made again it has the same identifier, and would get two turns.
+            lane.ready.retain(|other| *other != id);
+        }
         for choice in &cursor.outlet.choices {
             self.sink.close_stream(choice.stream);
         }

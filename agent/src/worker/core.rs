@@ -10,7 +10,7 @@ use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
 use super::container::Container;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, TAIL};
 use super::{Command, Sink, WorkerSettings};
 use crate::batch::Outcome;
 use crate::checkpoint::journal::{Journal, StartError};
@@ -22,7 +22,7 @@ use crate::metadata::{PodChange, PodFacts};
 use crate::status::figures::{Figures, OutputFigures};
 use crate::tail::position::CursorId;
 
-/// The one read buffer; a line that fills it is taken piecewise.
+/// What is read at once; a line that fills it is taken piecewise.
 pub(super) const BUFFER: usize = 256 << 10;
 /// Bytes read in one turn, so that commands do not wait.
 const TURN: usize = 4 << 20;
@@ -63,8 +63,15 @@ pub struct Core<S> {
 pub(super) struct Lane {
     pub(super) tenant: Arc<Tenant>,
     pub(super) ready: VecDeque<CursorId>,
-    /// The sink had no room for the last line: nobody of the tenant reads until there may be some.
-    pub(super) full: bool,
+    /// There was no room for the first of them: it keeps its turn, and the others theirs behind it.
+    pub(super) held: bool,
+}
+
+impl Lane {
+    /// Whether one of its cursors may read now.
+    pub(super) fn has_turn(&self) -> bool {
+        !self.held && !self.ready.is_empty()
+    }
 }
 
 impl<S: Sink> Core<S> {
@@ -93,7 +100,7 @@ impl<S: Sink> Core<S> {
             containers: BTreeMap::new(),
             cursors: BTreeMap::new(),
             swept: false,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; TAIL + BUFFER],
             next_tick: None,
             retry: None,
             relist: BTreeSet::new(),
@@ -215,10 +222,10 @@ impl<S: Sink> Core<S> {
         self.unblock();
     }
 
-    /// Lets all that wait for room try again.
+    /// Lets the tenants that wait for room try again.
     pub(super) fn unblock(&mut self) {
         for lane in self.tenants.values_mut() {
-            lane.full = false;
+            lane.held = false;
         }
     }
 
@@ -280,12 +287,7 @@ impl<S: Sink> Core<S> {
         let always = [self.sink.next_due(now), self.next_tick];
         let due = if self.draining {
             always.into_iter().flatten().min()
-        } else if !self.relist.is_empty()
-            || self
-                .tenants
-                .values()
-                .any(|lane| !lane.full && !lane.ready.is_empty())
-        {
+        } else if !self.relist.is_empty() || self.tenants.values().any(Lane::has_turn) {
             Some(now)
         } else {
             let polls = self

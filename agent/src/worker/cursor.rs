@@ -25,7 +25,7 @@ const OVERLAP: u32 = 8;
 /// What a cursor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its turn.
+    /// Its turn, in its tenant's lane.
     Ready,
     /// Its file to grow.
     AtEnd,
@@ -159,6 +159,9 @@ impl Cursor {
         now: Instant,
     ) -> (usize, bool) {
         let mut at = 0;
+        // In a local: the processor waits where a value is loaded whole that was just stored in parts.
+        let mut previous = self.previous;
+        let mut no_room = false;
         while let Some(rest) = chunk.data.get(at..).filter(|rest| !rest.is_empty()) {
             let (line, taken, more) = match memchr::memchr(b'\n', rest) {
                 Some(end) => (rest.get(..end).unwrap_or_default(), end + 1, false),
@@ -168,17 +171,20 @@ impl Cursor {
             };
             let start = chunk.offset + at as u64;
             let after = rest.get(taken..).unwrap_or_default();
-            if self
-                .line(line, after, chunk, start, start + taken as u64, more, sink, now)
-                .is_err()
-            {
-                return (at, true);
-            }
+            let end = start + taken as u64;
+            let taken_in = self.line(line, after, chunk, start, end, more, previous, sink, now);
+            let Ok(seen) = taken_in else {
+                no_room = true;
+                break;
+            };
+            previous = seen;
             at += taken;
         }
-        (at, false)
+        self.previous = previous;
+        (at, no_room)
     }
 
+    /// Takes a line; returns the timestamp that a malformed one after it would get.
     #[expect(
         clippy::too_many_arguments,
         reason = "the innermost step, called from one place"
@@ -191,19 +197,23 @@ impl Cursor {
         start: u64,
         end: u64,
         more: bool,
+        previous: Option<Timestamp>,
         sink: &mut S,
         now: Instant,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<Option<Timestamp>, NoRoom> {
         let place = |offset| Position {
             generation: chunk.generation,
             offset,
         };
         let begin = Mark {
             position: place(start),
-            previous: self.previous,
+            previous,
             resume: None,
         };
-        let mut seen = self.previous;
+        if !more && let Some(taken) = self.whole(line, begin, place(end), sink) {
+            return taken.map(Some);
+        }
+        let mut seen = previous;
         let mut malformed = false;
         let (long, content) = if let Some(long) = self.long {
             (long, line)
@@ -219,9 +229,7 @@ impl Cursor {
                 )
             } else {
                 malformed = true;
-                let timestamp = self
-                    .previous
-                    .unwrap_or_else(|| self.first_timestamp(after, chunk.modified));
+                let timestamp = previous.unwrap_or_else(|| self.first_timestamp(after, chunk.modified));
                 (RAW, timestamp, false, line)
             };
             let skipped = timestamp.seconds < self.not_before;
@@ -257,7 +265,6 @@ impl Cursor {
             self.too_old += 1;
         }
         self.malformed += u64::from(malformed);
-        self.previous = seen;
         self.long = more.then_some(long);
         self.position = place(end);
         self.dirty = true;
@@ -265,7 +272,38 @@ impl Cursor {
             // When there is no room now, the next piece or the clock tries again.
             let _later = self.flush_if_journaled(piece.slot, sink);
         }
-        Ok(())
+        Ok(seen)
+    }
+
+    /// Nearly every line: well formed, whole, and no other one is open. It goes the short way to where the long
+    /// one would lead.
+    #[inline]
+    fn whole<S: Sink>(
+        &mut self,
+        line: &[u8],
+        begin: Mark,
+        end: Position,
+        sink: &mut S,
+    ) -> Option<Result<Timestamp, NoRoom>> {
+        if self.long.is_some() || !self.joiner.takes_whole(line.len()) {
+            return None;
+        }
+        let line = self.parser.parse(line).ok()?;
+        if line.partial || line.timestamp.seconds < self.not_before {
+            return None;
+        }
+        self.waits = Some(line.timestamp);
+        let part = Part {
+            slot: join::slot(line.stream),
+            timestamp: line.timestamp,
+            mark: begin,
+            line: &[line.content],
+        };
+        Some(self.outlet.emit(&part, sink).map(|()| {
+            self.position = end;
+            self.dirty = true;
+            line.timestamp
+        }))
     }
 
     /// Where reading has to begin for the line at `begin`: where the first of the other lines began that are
@@ -285,6 +323,16 @@ impl Cursor {
                     first
                 }
             })
+    }
+
+    /// Timestamp of a line that was not taken, by its beginning; none when it is not to be sent.
+    pub(super) fn next_timestamp(&mut self, begin: &[u8]) -> Option<Timestamp> {
+        let line = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let parsed = self.parser.parse(line).ok().map(|line| line.timestamp);
+        parsed
+            .filter(|_| self.long.is_none())
+            .or(self.previous)
+            .filter(|timestamp| timestamp.seconds >= self.not_before)
     }
 
     /// A timestamp for a malformed line that no other line precedes.

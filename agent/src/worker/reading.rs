@@ -24,12 +24,15 @@ const QUANTUM: i64 = 256 << 10;
 /// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Bytes that are read to learn the timestamp of a line that waits for room.
+const LOOK: usize = 512;
+
 /// What one read came to.
 enum Step {
     /// So many bytes were taken, there may be more.
     Read(usize),
-    /// The sink has no room for the next line.
-    NoRoom,
+    /// So many bytes were taken, and the sink has no room for the next line.
+    NoRoom(usize),
     /// There is nothing more for now.
     AtEnd,
     /// There will never be more.
@@ -75,12 +78,12 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    /// One turn of one cursor of each tenant that has room; false when nobody has anything to read.
+    /// One turn of one cursor of each tenant; false when nobody has anything to read and room for it.
     pub(super) fn visit(&mut self, budget: &mut usize, now: Instant) -> bool {
         let turns: Vec<CursorId> = self
             .tenants
             .values_mut()
-            .filter(|lane| !lane.full)
+            .filter(|lane| lane.has_turn())
             .filter_map(|lane| lane.ready.pop_front())
             .collect();
         for id in &turns {
@@ -96,31 +99,44 @@ impl<S: Sink> Core<S> {
             _ => return,
         }
         loop {
-            let step = self.step(id, now);
+            let has_room = match self.cursors.get(&id) {
+                Some(cursor) => self.sink.has_room(&cursor.tenant),
+                None => return,
+            };
+            let step = if has_room {
+                self.step(id, now)
+            } else {
+                self.look(id, now);
+                Step::NoRoom(0)
+            };
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 return;
             };
             match step {
-                Step::Read(bytes) => {
+                Step::Read(bytes) | Step::NoRoom(bytes) => {
                     *budget = budget.saturating_sub(bytes);
                     cursor.deficit -= i64::try_from(bytes).unwrap_or(i64::MAX);
-                    if cursor.deficit <= 0 {
-                        if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
-                            lane.ready.push_back(id);
-                        }
-                        return;
+                    let no_room = matches!(step, Step::NoRoom(_));
+                    if no_room && has_room {
+                        cursor.waits = cursor.waits.or(cursor.previous);
                     }
-                }
-                Step::NoRoom => {
-                    cursor.waits = cursor.waits.or(cursor.previous);
-                    cursor.deficit = 0;
+                    let is_over = cursor.deficit <= 0;
+                    if !no_room && !is_over {
+                        continue;
+                    }
                     if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
-                        // The tenant's other cursors would read and decompress for nothing, and take the room
-                        // that a long line waits for.
-                        lane.full = true;
-                        lane.ready.push_front(id);
+                        lane.held |= no_room;
+                        if is_over {
+                            lane.ready.push_back(id);
+                        } else {
+                            // Its turn goes on when there is room, and what is left of it with it.
+                            cursor.deficit -= QUANTUM;
+                            lane.ready.push_front(id);
+                        }
                     }
-                    self.retry.get_or_insert(now + RETRY);
+                    if no_room {
+                        self.retry.get_or_insert(now + RETRY);
+                    }
                     return;
                 }
                 Step::AtEnd | Step::Finished => {
@@ -134,6 +150,33 @@ impl<S: Sink> Core<S> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Finds out whether a line waits for room, and since when: its beginning is read, and nothing is taken.
+    fn look(&mut self, id: CursorId, now: Instant) {
+        let Some(cursor) = self.cursors.get_mut(&id).filter(|c| c.waits.is_none()) else {
+            return;
+        };
+        let Some(container) = self.containers.get_mut(&cursor.container) else {
+            return;
+        };
+        let chain = &mut container.chain;
+        let at = cursor.position;
+        let Some(number) = chain.at_or_after(at.generation).map(|found| found.number) else {
+            return;
+        };
+        let offset = if number == at.generation { at.offset } else { 0 };
+        let into = self.buffer.get_mut(..LOOK).unwrap_or_default();
+        let Ok(read) = chain.read(number, offset, into, container.gone, &mut cursor.reader) else {
+            return;
+        };
+        let begin = into.get(..read).unwrap_or_default();
+        // One that is still written does not wait for room.
+        if begin.contains(&b'\n') || read == LOOK || (read > 0 && container.gone) {
+            cursor.waits = cursor.next_timestamp(begin);
+        } else if chain.after(number, container.gone, now) != Next::Stay {
+            cursor.waits = cursor.previous;
         }
     }
 
@@ -159,18 +202,24 @@ impl<S: Sink> Core<S> {
             });
         }
         let offset = cursor.position.offset;
-        let read = match chain.read(number, offset, &mut self.buffer, &mut cursor.reader) {
-            Ok(read) => read,
+        // What was read last is read with what follows, and compared.
+        let before = cursor.compared(chain, number, now);
+        let into = self.buffer.get_mut(..before + BUFFER).unwrap_or_default();
+        let from = offset - before as u64;
+        let read = match chain.read(number, from, into, container.gone, &mut cursor.reader) {
+            Ok(read) => into.get(..read).unwrap_or_default(),
             Err(error) => {
                 tracing::warn!(container = %container.key, %error, "a log file cannot be read");
                 return Step::AtEnd;
             }
         };
         cursor.last_read = now;
-        if cursor.was_rewritten(chain, number, read) {
+        cursor.verify = false;
+        if cursor.was_rewritten(chain, number, read, before) {
             return begin_anew(container, cursor.position, &mut self.figures);
         }
-        if read > 0 && !cursor.has_labels() {
+        let data = read.get(before..).unwrap_or_default();
+        if !data.is_empty() && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
@@ -187,20 +236,15 @@ impl<S: Sink> Core<S> {
             );
         }
 
-        let full = read == BUFFER;
-        let modified = if cursor.previous.is_none() {
-            container.chain.modified(number)
-        } else {
-            None
-        };
-        let data = self.buffer.get(..read).unwrap_or_default();
+        let full = data.len() == BUFFER;
+        let first = cursor.previous.is_none();
         let mut chunk = Chunk {
             data,
             generation: number,
             offset,
             full,
             last: false,
-            modified,
+            modified: first.then(|| container.chain.modified(number)).flatten(),
         };
         let (taken, no_room) = take(cursor, &chunk, &mut self.sink, &mut self.figures, now);
         if taken > 0 {
@@ -209,7 +253,7 @@ impl<S: Sink> Core<S> {
             cursor.remember(data.get(..taken).unwrap_or_default());
         }
         if no_room {
-            return Step::NoRoom;
+            return Step::NoRoom(taken);
         }
         if full {
             return Step::Read(taken.max(1));
@@ -239,7 +283,7 @@ fn without_file<S: Sink>(cursor: &mut Cursor, container: &Container, sink: &mut 
     }
     match cursor.end_long(sink).and_then(|()| cursor.flush_all(sink)) {
         Ok(()) => Step::Finished,
-        Err(NoRoom) => Step::NoRoom,
+        Err(NoRoom) => Step::NoRoom(0),
     }
 }
 
@@ -263,13 +307,16 @@ fn at_end_of_file<S: Sink>(
         ..chunk
     };
     let (taken, no_room) = take(cursor, &chunk, sink, figures, now);
+    if taken > 0 {
+        cursor.remember(chunk.data.get(..taken).unwrap_or_default());
+    }
     if no_room || cursor.end_long(sink).is_err() {
-        return Step::NoRoom;
+        return Step::NoRoom(taken);
     }
     // Nobody is left who would end these lines.
     let over = matches!(next, Next::Stay | Next::Move { restarted: true, .. });
     if over && cursor.flush_all(sink).is_err() {
-        return Step::NoRoom;
+        return Step::NoRoom(taken);
     }
     match next {
         Next::Stay => Step::Finished,
@@ -343,13 +390,24 @@ impl Cursor {
             .is_some_and(|choice| choice.rules == self.rules)
     }
 
-    /// Whether the file is not the one any more whose beginning was read.
-    fn was_rewritten(&mut self, chain: &Chain, number: u32, read: usize) -> bool {
-        let offset = self.position.offset;
-        if read == 0 {
-            chain.is_shorter(number, offset)
-        } else {
-            std::mem::take(&mut self.verify) && !chain.continues(number, offset, &self.tail)
+    /// How many bytes before the position are to be compared with those that were read: after a pause the file
+    /// may be another.
+    fn compared(&self, chain: &Chain, number: u32, now: Instant) -> usize {
+        let paused = self.verify || now.duration_since(self.last_read) >= BUSY;
+        if !paused || chain.is_compressed(number) {
+            return 0;
+        }
+        self.tail
+            .len()
+            .min(usize::try_from(self.position.offset).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the file is not the one any more whose beginning was read: `read` begins so many bytes before the
+    /// position.
+    fn was_rewritten(&self, chain: &Chain, number: u32, read: &[u8], before: usize) -> bool {
+        match read.get(..before).filter(|_| !read.is_empty()) {
+            Some(again) => !self.tail.ends_with(again),
+            None => chain.is_shorter(number, self.position.offset),
         }
     }
 

@@ -34,6 +34,9 @@ pub trait Sink {
     fn close_stream(&mut self, stream: StreamId);
     /// Encodes structured metadata.
     fn metadata(pairs: &[(&str, &str)]) -> Vec<u8>;
+    /// Whether a read's worth of a tenant's lines has room: asked before reading, so that no read is in vain.
+    /// After a no: come back after an outcome or a seal.
+    fn has_room(&mut self, tenant: &Key) -> bool;
     /// Adds an entry.
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken;
     /// Forgets what a cursor added and was not sealed.

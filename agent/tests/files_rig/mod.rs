@@ -101,6 +101,10 @@ impl Sink for FakeSink {
             .collect::<String>()
             .into_bytes()
     }
+    fn has_room(&mut self, tenant: &Key) -> bool {
+        let entries = self.open.get(tenant).map_or(0, |(entries, _)| entries.len());
+        entries < self.room && self.sealed.len() < self.window && !self.blocked.contains(tenant)
+    }
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken {
         let (tenant, labels) = self.streams[stream.0 as usize].clone();
         let (entries, pieces) = self.open.entry(tenant.clone()).or_default();
