@@ -59,7 +59,7 @@ cluster-load: ## the images into every node
 
 ##@ Demo
 demo demo-down: export CLUSTER = demo
-demo: images ## Sluice at work in a cluster of its own
+demo: ## Sluice at work in a cluster of its own
 	e2e/demo/run
 demo-down: ## the demo away
 	e2e/demo/down

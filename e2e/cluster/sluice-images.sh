@@ -20,8 +20,9 @@ engine() { buildah --root "$work/store" --runroot "$work/run" --storage-driver v
 
 for part in agent operator; do
   name=sluice-$part binary=$CARGO_TARGET_DIR/$TARGET/release/sluice-$part tar=$CACHE/images/sluice-$part-$version.tar
+  step "building $name; some minutes when its sources are new"
   # one package at a time: built together, each would get the other's features as well
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release --locked --target $TARGET -p "$name"
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $TARGET -p "$name"
   if [[ ! $tar -nt $binary || ! $tar -nt $part/Containerfile ]]; then
     cp "$binary" /etc/ssl/certs/ca-certificates.crt "$context"
     # a fixed time: the same content is the same image, and the nodes need not take it again
