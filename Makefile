@@ -35,6 +35,8 @@ test: ## every suite in order, each with its time
 	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
+soak-kill: ## ten minutes of an agent that is killed all the time, and of one whose Loki is away meanwhile
+	SLUICE_KILL_SECONDS=600 cargo test -p sluice-agent --locked --test spill_kill -- --nocapture
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
 	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked

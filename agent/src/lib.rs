@@ -9,6 +9,7 @@
 //! - [`batch`]: entries in, sealed and compressed requests out
 //! - [`push`]: requests in, Loki's acknowledgements out
 //! - [`checkpoint`]: acknowledgements in, durable positions out
+//! - [`spill`]: files that are about to vanish in, synced copies out
 //!
 //! Around it:
 //! - [`worker`]: the thread that runs discover to batch and owns all their state
@@ -27,6 +28,7 @@ pub mod parse;
 pub mod process;
 pub mod push;
 pub mod run;
+pub mod spill;
 pub mod status;
 pub mod tail;
 pub mod worker;

@@ -257,12 +257,13 @@ impl World {
             let mut last: [Option<usize>; 2] = [None, None];
             for sent in &self.rig.acked[begin..*end] {
                 let Some(at) = number.get(sent.line.as_str()).copied() else {
-                    // The rest of a line whose beginning was deleted before the position behind it was written.
+                    // The rest of a line whose beginning was deleted before the position behind it was written, or the
+                    // beginning, kept in a copy, of one whose rest was.
                     let cut = |line: &Line| line.files.iter().any(|file| self.deleted.contains(file));
-                    let rest = self
-                        .lines
-                        .iter()
-                        .any(|line| cut(line) && line.text.ends_with(&sent.line));
+                    let rest = self.lines.iter().any(|line| {
+                        let part = line.text.ends_with(&sent.line) || line.text.starts_with(&sent.line);
+                        cut(line) && part
+                    });
                     prop_assert!(rest && self.epochs.len() > 1, "never written: {:?}", sent);
                     continue;
                 };

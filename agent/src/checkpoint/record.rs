@@ -1,6 +1,7 @@
 //! Records in, the journal's bytes out, and back: a length, a CRC32, a type and a body, little-endian.
 
 use sluice_engine::cri::Timestamp;
+use sluice_engine::report::{Gap, GapCause};
 
 use crate::tail::chain::Place;
 use crate::tail::fingerprint::Fingerprint;
@@ -55,6 +56,38 @@ pub struct Flush {
     pub slot: u8,
 }
 
+/// What a pipeline sends to a tenant: whose counts these are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Output {
+    /// UID of the pipeline object.
+    pub pipeline: String,
+    /// The tenant, `namespace/name`.
+    pub tenant: String,
+}
+
+/// What is counted across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Lines that Loki refused for good.
+    Rejected {
+        /// Loki's reason.
+        reason: String,
+        /// How many.
+        lines: u64,
+    },
+    /// Lines that were read and given up.
+    Lost {
+        /// Why.
+        reason: String,
+        /// How many.
+        lines: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// Gaps that are not told one by one any more.
+    Gaps(u64),
+}
+
 /// One fact of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -72,6 +105,19 @@ pub enum Record {
     Dropped(CursorId),
     /// A pipeline of this UID was seen: containers that appear later are new to it.
     PipelineSeen(String),
+    /// Which counters these are; chosen when the journal is made.
+    Epoch(u64),
+    /// So many more.
+    Counted(Output, Count),
+    /// Lines vanished unread.
+    Gap(Output, Gap),
+    /// Whether lines of the container were known to wait for their delivery.
+    Behind(CursorId, bool),
+    /// A file of the cursor's container was given up while lines of it were under way, the last of them at this
+    /// time; without it: they are acknowledged.
+    UnderWay(CursorId, Option<Timestamp>),
+    /// The pipeline of this UID is no more: its counts are forgotten.
+    Uncounted(String),
 }
 
 impl Record {
@@ -83,39 +129,17 @@ impl Record {
             Self::Defined(id, identity) => {
                 out.push(1);
                 number(out, id.0);
-                for part in [
-                    &identity.folder,
-                    &identity.container,
-                    &identity.pipeline,
-                    &identity.tenant,
-                ] {
-                    text(out, part);
-                }
+                identified(out, identity);
             }
             Self::Chosen(id, choice) => {
                 out.push(2);
                 number(out, id.0);
-                out.push(u8::from(choice.from.is_some()));
-                place(out, &choice.from.unwrap_or_default());
-                text(out, &choice.rules);
-                text(out, &choice.chosen);
+                label_choice(out, choice);
             }
             Self::Acknowledged(id, mark) => {
                 out.push(3);
                 number(out, id.0);
-                place(out, &mark.place);
-                out.push(u8::from(mark.previous.is_some()));
-                timestamp(out, mark.previous.unwrap_or_default());
-                let resume = mark.resume;
-                out.push(u8::from(resume.is_some()));
-                let resume = resume.unwrap_or_else(|| Resume {
-                    slot: 0,
-                    part: 0,
-                    timestamp: Timestamp::default(),
-                });
-                out.push(resume.slot);
-                number(out, resume.part);
-                timestamp(out, resume.timestamp);
+                watermark(out, mark);
             }
             Self::Flushed(id, flush) => {
                 out.push(4);
@@ -135,6 +159,35 @@ impl Record {
             }
             Self::PipelineSeen(uid) => {
                 out.push(7);
+                text(out, uid);
+            }
+            Self::Epoch(epoch) => {
+                out.push(9);
+                long(out, *epoch);
+            }
+            Self::Counted(of, count) => {
+                out.push(10);
+                output(out, of);
+                counted(out, count);
+            }
+            Self::Gap(of, found) => {
+                out.push(11);
+                output(out, of);
+                gap(out, found);
+            }
+            Self::Behind(id, behind) => {
+                out.push(12);
+                number(out, id.0);
+                out.push(u8::from(*behind));
+            }
+            Self::UnderWay(id, last) => {
+                out.push(14);
+                number(out, id.0);
+                out.push(u8::from(last.is_some()));
+                timestamp(out, last.unwrap_or_default());
+            }
+            Self::Uncounted(uid) => {
+                out.push(13);
                 text(out, uid);
             }
         }
@@ -202,6 +255,27 @@ impl Record {
             5 => Self::Dropped(id(&mut from)?),
             6 => Self::Pruned(id(&mut from)?, from.number()?, from.number()?),
             7 => Self::PipelineSeen(from.text()?),
+            9 => Self::Epoch(from.long()?),
+            10 => {
+                let of = from.output()?;
+                let (kind, reason) = (from.byte()?, from.text()?);
+                let (lines, bytes) = (from.long()?, from.long()?);
+                let count = match kind {
+                    0 => Count::Rejected { reason, lines },
+                    1 => Count::Lost { reason, lines, bytes },
+                    2 => Count::Gaps(lines),
+                    _ => return Some(Known::Unknown),
+                };
+                Self::Counted(of, count)
+            }
+            11 => Self::Gap(from.output()?, from.gap()?),
+            12 => Self::Behind(id(&mut from)?, from.byte()? != 0),
+            13 => Self::Uncounted(from.text()?),
+            14 => {
+                let id = id(&mut from)?;
+                let (there, last) = (from.byte()? != 0, from.timestamp()?);
+                Self::UnderWay(id, there.then_some(last))
+            }
             // Of a later version.
             _ => return Some(Known::Unknown),
         }))
@@ -272,6 +346,67 @@ fn number(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+fn long(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn output(out: &mut Vec<u8>, value: &Output) {
+    text(out, &value.pipeline);
+    text(out, &value.tenant);
+}
+
+fn gap(out: &mut Vec<u8>, value: &Gap) {
+    for part in [&value.namespace, &value.pod, &value.container] {
+        text(out, part);
+    }
+    let code = GapCause::ALL.iter().position(|cause| *cause == value.cause);
+    out.push(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
+    for moment in [value.after, value.before, Some(value.noticed)] {
+        out.push(u8::from(moment.is_some()));
+        out.extend_from_slice(&moment.unwrap_or(0).to_le_bytes());
+    }
+}
+
+fn identified(out: &mut Vec<u8>, value: &Identity) {
+    for part in [&value.folder, &value.container, &value.pipeline, &value.tenant] {
+        text(out, part);
+    }
+}
+
+fn label_choice(out: &mut Vec<u8>, choice: &LabelChoice) {
+    out.push(u8::from(choice.from.is_some()));
+    place(out, &choice.from.unwrap_or_default());
+    text(out, &choice.rules);
+    text(out, &choice.chosen);
+}
+
+fn watermark(out: &mut Vec<u8>, mark: &Watermark) {
+    place(out, &mark.place);
+    out.push(u8::from(mark.previous.is_some()));
+    timestamp(out, mark.previous.unwrap_or_default());
+    out.push(u8::from(mark.resume.is_some()));
+    let resume = mark.resume.unwrap_or_else(|| Resume {
+        slot: 0,
+        part: 0,
+        timestamp: Timestamp::default(),
+    });
+    out.push(resume.slot);
+    number(out, resume.part);
+    timestamp(out, resume.timestamp);
+}
+
+fn counted(out: &mut Vec<u8>, count: &Count) {
+    let (kind, reason, lines, bytes) = match count {
+        Count::Rejected { reason, lines } => (0, reason.as_str(), *lines, 0),
+        Count::Lost { reason, lines, bytes } => (1, reason.as_str(), *lines, *bytes),
+        Count::Gaps(count) => (2, "", *count, 0),
+    };
+    out.push(kind);
+    text(out, reason);
+    long(out, lines);
+    long(out, bytes);
+}
+
 fn text(out: &mut Vec<u8>, value: &str) {
     number(out, u32::try_from(value.len()).unwrap_or(u32::MAX));
     out.extend_from_slice(value.as_bytes());
@@ -315,6 +450,31 @@ impl Reader<'_> {
         let (text, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn output(&mut self) -> Option<Output> {
+        Some(Output {
+            pipeline: self.text()?,
+            tenant: self.text()?,
+        })
+    }
+
+    fn gap(&mut self) -> Option<Gap> {
+        let (namespace, pod, container) = (self.text()?, self.text()?, self.text()?);
+        let cause = *GapCause::ALL.get(usize::from(self.byte()?))?;
+        let mut moment = || {
+            let (there, value) = (self.byte()? != 0, self.take().map(i64::from_le_bytes)?);
+            Some(there.then_some(value))
+        };
+        Some(Gap {
+            namespace,
+            pod,
+            container,
+            cause,
+            after: moment()?,
+            before: moment()?,
+            noticed: moment()?.unwrap_or(0),
+        })
     }
 
     fn timestamp(&mut self) -> Option<Timestamp> {

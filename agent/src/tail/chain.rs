@@ -7,9 +7,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::compressed::{self, Compressed};
+use super::compressed::Compressed;
 use super::fingerprint::Fingerprint;
-use super::generation::{Generation, read_fully, read_growing};
+use super::generation::{Generation, head_of, read_fully, read_growing};
 use super::position::Position;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::log_names;
@@ -46,8 +46,10 @@ pub struct Place {
 /// The generations of one container, oldest first.
 #[derive(Debug)]
 pub struct Chain {
-    generations: Vec<Generation>,
-    next: u32,
+    pub(super) generations: Vec<Generation>,
+    pub(super) next: u32,
+    /// Generations that were closed before all of them was acknowledged.
+    pub(super) given_up: BTreeSet<u32>,
     refused: BTreeSet<String>,
 }
 
@@ -56,6 +58,7 @@ impl Default for Chain {
         Self {
             generations: Vec::new(),
             next: 1,
+            given_up: BTreeSet::new(),
             refused: BTreeSet::new(),
         }
     }
@@ -68,7 +71,7 @@ impl Chain {
     pub fn reconcile(&mut self, root: &LogRoot, folder: &OwnedFd, names: &[LogName], wanted: u32) -> bool {
         let mut seen = BTreeSet::new();
         let mut complete = true;
-        let before = self.generations.len();
+        let before: BTreeSet<u32> = self.generations.iter().map(|g| g.number).collect();
         for name in names {
             match self.take_in(root, folder, name, wanted) {
                 Ok(number) => {
@@ -87,8 +90,9 @@ impl Chain {
                 }
             }
         }
-        if self.generations.len() > before && rotated_since(folder, names) {
-            self.generations.truncate(before);
+        if self.generations.len() > before.len() && rotated_since(folder, names) {
+            self.generations
+                .retain(|generation| before.contains(&generation.number));
             return false;
         }
         if complete {
@@ -99,8 +103,7 @@ impl Chain {
                     generation.name = None;
                 }
             }
-            self.generations
-                .retain(|generation| generation.file.is_some() || generation.name.is_some());
+            self.generations.retain(Generation::is_there);
         }
         complete
     }
@@ -156,10 +159,14 @@ impl Chain {
             Some(opened) => opened,
             None => root.file(folder, &text)?,
         };
-        if name.gz {
-            let head = compressed::head(&file)?;
+        if name.gz || self.has_spilled() {
+            let head = head_of(&file, name.gz)?;
             if let Some(generation) = self.by_head(name.restart, &head) {
                 generation.name = Some(name.clone());
+                if !name.gz {
+                    (generation.device, generation.inode) = (facts.device, facts.inode);
+                    generation.file = Some(file);
+                }
                 return Ok(generation.number);
             }
         }
@@ -170,7 +177,8 @@ impl Chain {
         if self.generations.iter().any(is_younger) {
             return Err(OpenError::Refused("it appeared after files of a later restart"));
         }
-        Ok(self.append(name, file, &facts))
+        self.append(name, file, &facts)
+            .ok_or(OpenError::Refused("it appeared after files of a later restart"))
     }
 
     /// The generation that a plain name's inode says it is. An inode is used again only after its last
@@ -194,13 +202,13 @@ impl Chain {
             generation.restart == restart
                 && !generation.replaced
                 && whole.len > 0
-                && generation.print == whole
+                && (generation.print == whole
+                    || (generation.spilled.is_some() && generation.print.matches(head)))
         })
     }
 
-    fn append(&mut self, name: &LogName, file: File, facts: &Facts) -> u32 {
-        let number = self.next;
-        self.next += 1;
+    fn append(&mut self, name: &LogName, file: File, facts: &Facts) -> Option<u32> {
+        let (at, number) = self.place_for(name)?;
         let mut generation = Generation {
             number,
             restart: name.restart,
@@ -213,10 +221,11 @@ impl Chain {
             replaced: false,
             was_tip: name.rotated.is_none(),
             superseded: None,
+            spilled: None,
         };
         generation.refresh();
-        self.generations.push(generation);
-        number
+        self.generations.insert(at, generation);
+        Some(number)
     }
 
     /// The generation with this number, or the next that there is.
@@ -252,6 +261,10 @@ impl Chain {
         else {
             return Ok(0);
         };
+        if let Some(spilled) = &generation.spilled {
+            *reader = None;
+            return Ok(spilled.read_at(offset, into));
+        }
         let Some(file) = &generation.file else {
             return Ok(0);
         };
@@ -274,16 +287,18 @@ impl Chain {
         }
     }
 
-    /// Whether a generation's bytes are compressed.
-    pub fn is_compressed(&self, number: u32) -> bool {
-        self.at_or_after(number)
-            .is_some_and(|generation| generation.number == number && generation.gz)
+    /// Whether a generation's bytes can never change: they are compressed, or a copy.
+    pub fn is_fixed(&self, number: u32) -> bool {
+        self.at_or_after(number).is_some_and(|generation| {
+            generation.number == number && (generation.gz || generation.spilled.is_some())
+        })
     }
 
     /// Whether a file ends before an offset that was read: somebody cut or rewrote it.
     pub fn is_shorter(&self, number: u32, offset: u64) -> bool {
         self.at_or_after(number)
             .filter(|generation| generation.number == number && !generation.gz && !generation.replaced)
+            .filter(|generation| generation.spilled.is_none())
             .and_then(|generation| generation.file.as_ref()?.metadata().ok())
             .is_some_and(|metadata| metadata.len() < offset)
     }
@@ -310,6 +325,7 @@ impl Chain {
             replaced: false,
             was_tip: old.was_tip,
             superseded: None,
+            spilled: None,
         };
         fresh.refresh();
         self.next += 1;
@@ -336,7 +352,8 @@ impl Chain {
             };
         };
         let since = *old.superseded.get_or_insert(now);
-        let settled = gone || old.gz || old.replaced || !old.was_tip || old.restart != restart;
+        let settled =
+            gone || old.spilled.is_some() || old.gz || old.replaced || !old.was_tip || old.restart != restart;
         if settled || now.duration_since(since) >= SETTLE {
             Next::Move {
                 number: next,
@@ -363,6 +380,7 @@ impl Chain {
         let fits = |generation: &&Generation| {
             generation.restart == place.restart
                 && !generation.replaced
+                && generation.beginning().offset <= place.offset
                 && generation.head().is_ok_and(|head| place.print.matches(&head))
                 && generation.plain_len().is_none_or(|len| len >= place.offset)
         };
@@ -376,18 +394,17 @@ impl Chain {
             .generations
             .iter()
             .find(|generation| generation.restart >= place.restart);
-        Err(Position {
-            generation: survivor.map_or(self.next, |generation| generation.number),
-            offset: 0,
-        })
+        Err(survivor.map_or_else(|| self.end_of_all(), Generation::beginning))
     }
 
-    /// The beginning of what there is.
+    /// The beginning of what there is. A copy of what has no name any more is for those alone who had not got
+    /// it when it was made.
     pub fn beginning(&self) -> Position {
-        Position {
-            generation: self.generations.first().map_or(self.next, |g| g.number),
-            offset: 0,
-        }
+        let first = self
+            .generations
+            .iter()
+            .find(|generation| generation.spilled.is_none() || generation.name.is_some());
+        first.map_or_else(|| self.end_of_all(), Generation::beginning)
     }
 
     /// The end of what there is, after its last whole line. An empty file has no identity to be found again by,
@@ -397,6 +414,12 @@ impl Chain {
         let Some(last) = self.generations.iter().rev().find(with_bytes) else {
             return self.beginning();
         };
+        if let Some(spilled) = &last.spilled {
+            return Position {
+                generation: last.number,
+                offset: spilled.end(),
+            };
+        }
         let Some(len) = last.plain_len() else {
             // Whatever its length is without compression: behind it.
             return Position {
@@ -418,25 +441,16 @@ impl Chain {
         }
     }
 
-    /// When a generation was written last, in seconds since 1970.
-    pub fn modified(&self, number: u32) -> Option<i64> {
-        let metadata = self.at_or_after(number)?.file.as_ref()?.metadata().ok()?;
-        let since = metadata
-            .modified()
-            .ok()?
-            .duration_since(std::time::UNIX_EPOCH)
-            .ok()?;
-        i64::try_from(since.as_secs()).ok()
-    }
-
     /// Closes what is older than `number`: nobody needs it any more.
     pub fn close_below(&mut self, number: u32) {
         let end = self.index(number);
         for generation in self.generations.iter_mut().take(end) {
             generation.file = None;
+            if let Some(spilled) = generation.spilled.take() {
+                spilled.remove();
+            }
         }
-        self.generations
-            .retain(|generation| generation.file.is_some() || generation.name.is_some());
+        self.generations.retain(Generation::is_there);
     }
 
     /// Plain files held open at or above `number`: the ones that may still grow.

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use super::compressed;
 use super::fingerprint::{Fingerprint, HEAD};
+use super::position::Position;
 use crate::discover::names::LogName;
+use crate::spill::store::Spilled;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -31,6 +33,8 @@ pub struct Generation {
     /// It had the tip's name while this process ran, so the runtime may still write to it.
     pub(super) was_tip: bool,
     pub(super) superseded: Option<Instant>,
+    /// A copy of what is not acknowledged of it; it is read from there.
+    pub(super) spilled: Option<Spilled>,
 }
 
 impl Generation {
@@ -46,6 +50,9 @@ impl Generation {
     }
 
     pub(super) fn head(&self) -> io::Result<Vec<u8>> {
+        if let Some(spilled) = &self.spilled {
+            return Ok(spilled.head().begin.clone());
+        }
         self.file
             .as_ref()
             .map_or_else(|| Ok(Vec::new()), |file| head_of(file, self.gz))
@@ -61,6 +68,9 @@ impl Generation {
     }
 
     pub(super) fn plain_len(&self) -> Option<u64> {
+        if let Some(spilled) = &self.spilled {
+            return Some(spilled.end());
+        }
         if self.gz {
             None
         } else {
@@ -68,12 +78,25 @@ impl Generation {
         }
     }
 
+    /// Where its first byte is that can be read.
+    pub(super) fn beginning(&self) -> Position {
+        Position {
+            generation: self.number,
+            offset: self.spilled.as_ref().map_or(0, |spilled| spilled.head().base),
+        }
+    }
+
+    /// Whether anything is left to read it from.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.is_some() || self.name.is_some() || self.spilled.is_some()
+    }
+
     pub(super) fn has_bytes(&self) -> bool {
         !self.replaced && self.plain_len().is_none_or(|len| len > 0)
     }
 }
 
-fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
+pub(super) fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
     if gz {
         return compressed::head(file);
     }

@@ -4,4 +4,5 @@ pub mod chain;
 pub mod compressed;
 pub mod fingerprint;
 pub mod generation;
+pub mod kept;
 pub mod position;

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use sluice_engine::document::{Namespace, Pipeline, StartAt};
 use sluice_engine::key::Key;
 use sluice_engine::labels::{Chosen, ContainerFacts};
+use sluice_engine::report::GapCause;
 
 use super::Sink;
 use super::container::Container;
 use super::core::{Core, Lane};
 use super::cursor::{Cursor, State};
-use crate::checkpoint::record::{Identity, LabelChoice, Record, Watermark};
+use super::gaps::Backlog;
+use crate::checkpoint::record::{Identity, LabelChoice, Output, Record, Watermark};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodFacts;
@@ -76,6 +78,8 @@ impl<S: Sink> Core<S> {
                         Lane {
                             tenant,
                             ready: VecDeque::new(),
+                            since: now,
+                            acknowledged: None,
                             held: false,
                         },
                     );
@@ -88,8 +92,7 @@ impl<S: Sink> Core<S> {
                 self.fresh.insert(pipeline.uid.clone(), now);
             }
         }
-        self.totals
-            .retain(|(uid, _), _| config.pipelines.iter().any(|pipeline| pipeline.uid == *uid));
+        self.uncount(&config);
         self.config = config;
         let keys: Vec<_> = self.containers.keys().cloned().collect();
         for key in &keys {
@@ -159,6 +162,9 @@ impl<S: Sink> Core<S> {
 
     /// Ends a cursor; the journal keeps its position.
     pub(super) fn remove_cursor(&mut self, id: CursorId) {
+        if let Some(cursor) = self.cursors.get_mut(&id) {
+            cursor.tell_gap(&mut self.journal);
+        }
         self.write_position(id);
         let Some(cursor) = self.cursors.remove(&id) else {
             return;
@@ -179,6 +185,10 @@ impl<S: Sink> Core<S> {
     pub(super) fn list_again(&mut self, now: Instant) {
         for key in std::mem::take(&mut self.relist) {
             if self.containers.get(&key).is_some_and(|container| container.gone) {
+                let (_, parked) = self.wanted(&key, now);
+                if let Some(container) = self.containers.get_mut(&key) {
+                    container.parked = parked;
+                }
                 self.admit(&key, now);
                 continue;
             }
@@ -209,7 +219,7 @@ impl<S: Sink> Core<S> {
             .containers
             .entry(Arc::clone(key))
             .or_insert_with(|| Container::new(Arc::clone(key), pod, early, now));
-        container.gone = false;
+        (container.gone, container.listed) = (false, true);
         let (wanted, parked) = self.wanted(key, now);
         let Some(container) = self.containers.get_mut(key) else {
             return;
@@ -240,6 +250,7 @@ impl<S: Sink> Core<S> {
             container.next_poll = Some(now);
         }
         container.names = if complete { names } else { Vec::new() };
+        self.spilling.look.insert(Arc::clone(key));
         // With what is missing unknown, a cursor could take a younger file for its own.
         if complete {
             self.admit(key, now);
@@ -338,17 +349,19 @@ impl<S: Sink> Core<S> {
                     tracing::warn!(container = %key, pipeline = %pipeline.name,
                         "the file that was read last is gone: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;
+                    cursor.gap = Some(cursor.new_gap(&container.pod, GapCause::FilesDeleted));
                 }
             } else {
+                if self.journal.set_aside.is_some() && container.early && known.is_none() {
+                    cursor.gap = Some(cursor.new_gap(&container.pod, GapCause::CheckpointDamaged));
+                }
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
-                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
-                let chain = &container.chain;
-                cursor.position = if begins_at_end {
-                    chain.end()
-                } else {
-                    chain.beginning()
-                };
+                let at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                (cursor.position, begins_at_end) = beginning(container, &cursor.output(), at_end);
+            }
+            if let Some(last) = entry.as_ref().and_then(|entry| entry.under_way) {
+                cursor.tell_given_up(last, &container.pod, &mut self.journal);
             }
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice
@@ -364,6 +377,11 @@ impl<S: Sink> Core<S> {
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
+            let behind = entry.is_some_and(|entry| entry.behind);
+            cursor.backlog = Backlog {
+                now: behind,
+                at_start: behind,
+            };
             cursor.state = State::Ready;
             lane.ready.push_back(id);
             container.cursors.push(id);
@@ -378,29 +396,12 @@ impl<S: Sink> Core<S> {
     /// Everything on disk has been listed: what the journal knows beyond is gone.
     pub(super) fn swept(&mut self) {
         if !std::mem::replace(&mut self.swept, true) {
-            let known: Vec<_> = self
-                .journal
-                .ledger()
-                .cursors
-                .iter()
-                .map(|(id, entry)| (*id, entry.identity.clone()))
-                .collect();
-            for (id, identity) in known {
-                let path = self
-                    .settings
-                    .log_root
-                    .join(&identity.folder)
-                    .join(&identity.container);
-                let gone = path
-                    .symlink_metadata()
-                    .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-                if gone && !self.cursors.contains_key(&id) {
-                    tracing::debug!(
-                        folder = identity.folder,
-                        container = identity.container,
-                        "gone while away"
-                    );
-                    self.journal.append(&Record::Dropped(id));
+            self.forget_vanished();
+            // Copies of what has no folder any more.
+            for (key, container) in &mut self.containers {
+                if !container.listed {
+                    container.gone = true;
+                    self.relist.insert(Arc::clone(key));
                 }
             }
         }
@@ -413,6 +414,17 @@ impl<S: Sink> Core<S> {
             }
             needed
         });
+    }
+}
+
+/// Where an output begins of whose lines nothing is acknowledged, or of which the journal no longer knows; and
+/// whether that is the end of what there is.
+fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position, bool) {
+    let chain = &container.chain;
+    match chain.spilled_for(|head| head.outputs.contains(output)) {
+        Some(kept) => (kept, false),
+        None if at_end => (chain.end(), true),
+        None => (chain.beginning(), false),
     }
 }
 

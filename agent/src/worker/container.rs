@@ -25,6 +25,8 @@ pub(super) struct Container {
     pub(super) first_seen: Instant,
     /// It was there when the agent first looked.
     pub(super) early: bool,
+    /// Its folder was found by this process.
+    pub(super) listed: bool,
     /// Its folder is gone: what is held open is read to the end.
     pub(super) gone: bool,
     /// Some pipeline waits for facts of its pod until then.
@@ -43,6 +45,7 @@ impl Container {
             cursors: Vec::new(),
             first_seen: now,
             early,
+            listed: false,
             gone: false,
             parked: None,
             next_poll: None,

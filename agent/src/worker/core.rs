@@ -11,15 +11,17 @@ use sluice_engine::key::Key;
 
 use super::container::Container;
 use super::cursor::{Cursor, TAIL};
+use super::spilling::Spilling;
 use super::{Command, Sink, WorkerSettings};
 use crate::batch::Outcome;
 use crate::checkpoint::journal::{Journal, StartError};
+use crate::checkpoint::record::{Count, Record};
 use crate::config::InForce;
 use crate::discover::names::ContainerKey;
 use crate::discover::watch::Watcher;
 use crate::discover::{Discovery, Found};
 use crate::metadata::{PodChange, PodFacts};
-use crate::status::figures::{Figures, OutputFigures};
+use crate::status::figures::Figures;
 use crate::tail::position::CursorId;
 
 /// What is read at once; a line that fills it is taken piecewise.
@@ -45,6 +47,7 @@ pub struct Core<S> {
     /// Pipelines that this agent had never seen, and when it did.
     pub(super) fresh: BTreeMap<String, Instant>,
     pub(super) containers: BTreeMap<Arc<ContainerKey>, Container>,
+    pub(super) spilling: Spilling,
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     pub(super) swept: bool,
     pub(super) buffer: Vec<u8>,
@@ -55,7 +58,8 @@ pub struct Core<S> {
     pub(super) again: BTreeSet<Arc<ContainerKey>>,
     pub(super) draining: bool,
     pub(super) figures: Figures,
-    pub(super) totals: BTreeMap<(String, Key), OutputFigures>,
+    /// Lines and bytes delivered since the process began, by the pipeline's UID and the tenant.
+    pub(super) delivered: BTreeMap<(String, Key), (u64, u64)>,
 }
 
 /// One tenant's cursors that have something to read.
@@ -63,6 +67,9 @@ pub struct Core<S> {
 pub(super) struct Lane {
     pub(super) tenant: Arc<Tenant>,
     pub(super) ready: VecDeque<CursorId>,
+    /// When it came into force, and when Loki took something last.
+    pub(super) since: Instant,
+    pub(super) acknowledged: Option<Instant>,
     /// There was no room for the first of them: it keeps its turn, and the others theirs behind it.
     pub(super) held: bool,
 }
@@ -82,8 +89,12 @@ impl<S: Sink> Core<S> {
     pub fn new(settings: WorkerSettings, sink: S) -> Result<Self, StartError> {
         let journal = Journal::open(&settings.state_dir)?;
         let discovery = Discovery::new(settings.log_root.clone(), settings.link_roots.clone());
+        let (spilling, kept) = Spilling::begin(&settings.state_dir, Instant::now());
         let mut figures = Figures::default();
-        if journal.set_aside {
+        if spilling.damaged() > 0 {
+            figures.resets.insert("spill_damaged", spilling.damaged().into());
+        }
+        if journal.set_aside.is_some() {
             figures.resets.insert("journal_corrupt", 1);
         }
         Ok(Self {
@@ -97,7 +108,11 @@ impl<S: Sink> Core<S> {
             pods_deleted: BTreeSet::new(),
             synced: None,
             fresh: BTreeMap::new(),
-            containers: BTreeMap::new(),
+            containers: kept
+                .into_iter()
+                .map(|container| (Arc::clone(&container.key), container))
+                .collect(),
+            spilling,
             cursors: BTreeMap::new(),
             swept: false,
             buffer: vec![0; TAIL + BUFFER],
@@ -107,7 +122,7 @@ impl<S: Sink> Core<S> {
             again: BTreeSet::new(),
             draining: false,
             figures,
-            totals: BTreeMap::new(),
+            delivered: BTreeMap::new(),
         })
     }
 
@@ -132,7 +147,7 @@ impl<S: Sink> Core<S> {
         match command {
             Command::Config(config) => self.configure(config, now),
             Command::Pod(change) => self.pod(change, now),
-            Command::Outcome(outcome) => self.outcome(outcome),
+            Command::Outcome(outcome) => self.outcome(outcome, now),
             Command::Drain(_) => {
                 self.draining = true;
                 self.sink.drain();
@@ -161,6 +176,7 @@ impl<S: Sink> Core<S> {
             }
         }
         self.seal(now, send);
+        self.spill(now);
         if self.next_tick.is_none_or(|due| due <= now) {
             self.tick(now);
             self.next_tick = Some(now + TICK);
@@ -170,12 +186,13 @@ impl<S: Sink> Core<S> {
 
     /// Whether nothing more is to be waited for when draining.
     pub fn is_settled(&self) -> bool {
-        self.cursors.values().all(Cursor::is_settled)
+        !self.spilling.is_busy() && self.cursors.values().all(Cursor::is_settled)
     }
 
     /// Writes all positions and makes them durable.
     pub fn save(&mut self) {
         self.write_positions();
+        self.note_backlogs();
         self.journal.sync();
     }
 
@@ -192,7 +209,10 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn outcome(&mut self, outcome: Outcome) {
+    fn outcome(&mut self, outcome: Outcome, now: Instant) {
+        if let Some(lane) = self.tenants.get_mut(&*outcome.tenant) {
+            lane.acknowledged = Some(now);
+        }
         let mut rejected = outcome.rejected.clone();
         for finished in self.sink.complete(outcome) {
             let Some(cursor) = self.cursors.get_mut(&finished.cursor) else {
@@ -202,21 +222,25 @@ impl<S: Sink> Core<S> {
                 continue;
             };
             let total = self
-                .totals
+                .delivered
                 .entry((cursor.pipeline.uid.clone(), (*cursor.tenant).clone()))
                 .or_default();
             // Loki names no lines: a request's refusals are counted on its first pieces.
             for (reason, left) in &mut rejected {
                 let share = (*left).min(lines);
                 if share > 0 {
-                    *total.rejected.entry(reason).or_default() += share;
+                    let count = Count::Rejected {
+                        reason: (*reason).to_owned(),
+                        lines: share,
+                    };
+                    self.journal.append(&Record::Counted(cursor.output(), count));
                     *left -= share;
                     lines -= share;
                 }
             }
-            total.delivered_lines += lines;
+            total.0 += lines;
             if lines > 0 {
-                total.delivered_bytes += bytes;
+                total.1 += bytes;
             }
         }
         self.unblock();
@@ -277,6 +301,7 @@ impl<S: Sink> Core<S> {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.gone = true;
                     container.stir(now);
+                    self.spilling.look.insert(key);
                 }
             }
             Found::Swept => self.swept(),
@@ -285,7 +310,9 @@ impl<S: Sink> Core<S> {
 
     fn next_due(&self, now: Instant) -> Instant {
         let always = [self.sink.next_due(now), self.next_tick];
-        let due = if self.draining {
+        let due = if self.spilling.is_busy() {
+            Some(now)
+        } else if self.draining {
             always.into_iter().flatten().min()
         } else if !self.relist.is_empty() || self.tenants.values().any(Lane::has_turn) {
             Some(now)

@@ -7,7 +7,9 @@ use std::time::Instant;
 use sluice_engine::cri::{Parser, Timestamp};
 use sluice_engine::document::Pipeline;
 use sluice_engine::key::Key;
+use sluice_engine::report::Gap;
 
+use super::gaps::Backlog;
 use super::sink::{Sink, Taken};
 use crate::batch::{Entry, Finished, PieceId, StreamId};
 use crate::discover::names::ContainerKey;
@@ -49,12 +51,14 @@ struct Outstanding {
 pub(super) struct Outlet {
     pub(super) id: CursorId,
     pub(super) choices: Vec<Choice>,
+    /// Lines and bytes that are counted instead of sent, while that is so.
+    pub(super) lost: Option<(u64, u64)>,
     outstanding: Vec<Outstanding>,
 }
 
 /// A line of the file that is longer than the buffer.
 #[derive(Clone, Copy, Debug)]
-struct Long {
+pub(super) struct Long {
     slot: u8,
     timestamp: Timestamp,
     begin: Mark,
@@ -91,8 +95,14 @@ pub(super) struct Cursor {
     /// What the journal says, and whether it may say more by now.
     pub(super) journaled: Option<Mark>,
     pub(super) dirty: bool,
-    parser: Parser,
-    long: Option<Long>,
+    /// Lines before the position vanished unread; told when the next one is read.
+    pub(super) gap: Option<Gap>,
+    /// Whether lines wait for their delivery, as the journal says.
+    pub(super) backlog: Backlog,
+    /// The generation that was given up last while lines of it were under way.
+    pub(super) under_way: Option<u32>,
+    pub(super) parser: Parser,
+    pub(super) long: Option<Long>,
     pub(super) malformed: u64,
     pub(super) too_old: u64,
 }
@@ -133,6 +143,7 @@ impl Cursor {
             outlet: Outlet {
                 id,
                 choices: Vec::new(),
+                lost: None,
                 outstanding: Vec::new(),
             },
             state: State::AtEnd,
@@ -144,6 +155,9 @@ impl Cursor {
             last_read: now,
             journaled: None,
             dirty: false,
+            gap: None,
+            backlog: Backlog::default(),
+            under_way: None,
             parser: Parser::default(),
             long: None,
             malformed: 0,
@@ -443,6 +457,10 @@ impl Outlet {
             metadata,
         };
         let bytes = part.line.iter().map(|part| part.len() as u64).sum::<u64>();
+        if let Some(lost) = &mut self.lost {
+            *lost = (lost.0 + 1, lost.1 + bytes);
+            return Ok(());
+        }
         match sink.append(choice.stream, self.id, &entry) {
             Taken::NoRoom => return Err(NoRoom),
             Taken::Opened(piece) => self.outstanding.push(Outstanding {

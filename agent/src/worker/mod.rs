@@ -6,10 +6,12 @@ mod admit;
 mod container;
 mod core;
 mod cursor;
+mod gaps;
 mod mailbox;
 mod publish;
 mod reading;
 mod sink;
+mod spilling;
 mod thread;
 mod tick;
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::document::Limits;
 use sluice_engine::labels;
+use sluice_engine::report::GapCause;
 
 use super::Sink;
 use super::admit::{container_facts, in_use, namespace};
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const LOOK: usize = 512;
 
 /// What one read came to.
-enum Step {
+pub(super) enum Step {
     /// So many bytes were taken, there may be more.
     Read(usize),
     /// So many bytes were taken, and the sink has no room for the next line.
@@ -147,6 +148,9 @@ impl<S: Sink> Core<S> {
                     };
                     cursor.deficit = 0;
                     cursor.waits = None;
+                    if cursor.state == State::Finished {
+                        cursor.tell_gap(&mut self.journal);
+                    }
                     return;
                 }
             }
@@ -181,7 +185,7 @@ impl<S: Sink> Core<S> {
     }
 
     /// Reads on once.
-    fn step(&mut self, id: CursorId, now: Instant) -> Step {
+    pub(super) fn step(&mut self, id: CursorId, now: Instant) -> Step {
         let Some(cursor) = self.cursors.get_mut(&id) else {
             return Step::Finished;
         };
@@ -251,6 +255,9 @@ impl<S: Sink> Core<S> {
             container.last_growth = now;
             container.next_poll = Some(container.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
             cursor.remember(data.get(..taken).unwrap_or_default());
+            if cursor.end_gap(data) {
+                cursor.tell_gap(&mut self.journal);
+            }
         }
         if no_room {
             return Step::NoRoom(taken);
@@ -314,9 +321,28 @@ fn at_end_of_file<S: Sink>(
         return Step::NoRoom(taken);
     }
     // Nobody is left who would end these lines.
-    let over = matches!(next, Next::Stay | Next::Move { restarted: true, .. });
+    let vanished = container.chain.has_vanished_after(chunk.generation);
+    let over = vanished
+        || match next {
+            Next::Stay => true,
+            Next::Move { number, restarted } => {
+                restarted || container.chain.is_broken(chunk.generation, number)
+            }
+        };
     if over && cursor.flush_all(sink).is_err() {
         return Step::NoRoom(taken);
+    }
+    let chain = &container.chain;
+    let cause = if chain.is_replaced(chunk.generation) {
+        // What was written between the last look and the cut is not known.
+        Some(GapCause::FileRewritten)
+    } else if chain.is_damaged(chunk.generation) {
+        Some(GapCause::SpillDamaged)
+    } else {
+        vanished.then_some(GapCause::FilesDeleted)
+    };
+    if let Some(cause) = cause.filter(|_| cursor.gap.is_none()) {
+        cursor.gap = Some(cursor.new_gap(&container.pod, cause));
     }
     match next {
         Next::Stay => Step::Finished,
@@ -394,7 +420,7 @@ impl Cursor {
     /// may be another.
     fn compared(&self, chain: &Chain, number: u32, now: Instant) -> usize {
         let paused = self.verify || now.duration_since(self.last_read) >= BUSY;
-        if !paused || chain.is_compressed(number) {
+        if !paused || chain.is_fixed(number) {
             return 0;
         }
         self.tail

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Sink;
 use super::core::Core;
-use super::cursor::State;
+use super::cursor::{Cursor, State};
 use crate::checkpoint::record::{Flush, Record, Watermark};
 use crate::tail::position::CursorId;
 
@@ -20,8 +20,12 @@ impl<S: Sink> Core<S> {
             self.flush_partials(now);
         }
         self.write_positions();
+        self.note_backlogs();
+        // A copy is needed until the position behind it is on disk.
+        self.journal.sync();
         self.reclaim();
         self.journal.sync();
+        self.spill_again(now);
         let mut readers: Vec<_> = self
             .cursors
             .iter()
@@ -88,6 +92,10 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get_mut(&cursor.container) else {
             return;
         };
+        if cursor.gap.is_some() {
+            // A position behind a gap that is not told yet would hide it.
+            return;
+        }
         cursor.dirty = false;
         let mark = cursor.watermark();
         if cursor.journaled == Some(mark) {
@@ -101,6 +109,13 @@ impl<S: Sink> Core<S> {
             return;
         }
         cursor.journaled = Some(mark);
+        if cursor
+            .under_way
+            .take_if(|given_up| *given_up < mark.position.generation)
+            .is_some()
+        {
+            self.journal.append(&Record::UnderWay(id, None));
+        }
         let record = Watermark {
             place,
             previous: mark.previous,
@@ -146,26 +161,43 @@ impl<S: Sink> Core<S> {
             self.remove_cursor(id);
         }
         let mut empty = Vec::new();
+        let is_known = self.swept && !self.config.document.is_empty();
         for (key, container) in &mut self.containers {
+            let kept = container.chain.has_spilled();
+            if kept && (self.journal.failure.is_some() || !is_known) {
+                // The positions that tell what of it is needed are not on disk, or not asked for yet.
+                continue;
+            }
             let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
-            match cursors.map(|cursor| cursor.watermark().position.generation).min() {
+            let oldest = |cursor: &Cursor| {
+                let read = cursor.watermark().position.generation;
+                let journaled = || cursor.journaled.map_or(0, |mark| mark.position.generation);
+                if kept { read.min(journaled()) } else { read }
+            };
+            match cursors.map(oldest).min() {
                 Some(oldest) => container.chain.close_below(oldest),
                 None if container.parked.is_some() => {}
-                None => {
-                    container.chain.close_below(u32::MAX);
-                    if container.gone && !self.relist.contains(key) {
-                        empty.push(Arc::clone(key));
-                    }
-                }
+                None if container.gone && self.relist.contains(key) => {}
+                None if container.gone => empty.push(Arc::clone(key)),
+                None => container.chain.close_below(u32::MAX),
             }
         }
-        for key in empty {
-            self.containers.remove(&key);
+        for key in &empty {
             let known = self.journal.ledger().cursors.iter().filter(|(_, entry)| {
                 entry.identity.folder == key.folder && entry.identity.container == key.container
             });
             for id in known.map(|(id, _)| *id).collect::<Vec<_>>() {
                 self.journal.append(&Record::Dropped(id));
+            }
+        }
+        if empty.is_empty() {
+            return;
+        }
+        // First: a position whose copy is gone would be taken for a loss.
+        self.journal.sync();
+        for key in &empty {
+            if let Some(mut container) = self.containers.remove(key) {
+                container.chain.close_below(u32::MAX);
             }
         }
     }

@@ -137,6 +137,7 @@ pub async fn objects(
         metrics: metrics.clone(),
         started: Instant::now(),
         progress: Mutex::default(),
+        totals: Mutex::default(),
     });
     spawn(
         &mut tasks,
