@@ -57,7 +57,7 @@ impl Batcher {
             tenants: Tenants::default(),
             streams: Streams::default(),
             in_flight: HashMap::new(),
-            compressor: Compressor::new(),
+            compressor: Compressor::default(),
             bodies: Vec::new(),
             candidates: Vec::new(),
             head: Vec::new(),
@@ -177,15 +177,19 @@ impl Batcher {
             block.chain.reserve(&mut self.pool, need);
         }
         // Straight into its segment: to copy bytes that were just written the processor would have to wait.
-        if !block.chain.extend_with(HEAD, |out| head.write(out)) {
+        let written = block.chain.extend_with(need + HEAD, |out| {
+            head.write(out);
+            entry.line.iter().for_each(|part| out.extend_from_slice(part));
+            out.extend_from_slice(entry.metadata);
+        });
+        if !written {
+            // Over a segment's end.
             self.head.clear();
             head.write(&mut self.head);
             block.chain.extend(&self.head);
+            entry.line.iter().for_each(|part| block.chain.extend(part));
+            block.chain.extend(entry.metadata);
         }
-        for part in entry.line {
-            block.chain.extend(part);
-        }
-        block.chain.extend(entry.metadata);
         block.lines += 1;
         block.bytes += (line + entry.metadata.len()) as u64;
 

@@ -8,6 +8,7 @@
 //! - `pace`: bytes and answers in, when the next request may go out
 //! - `seal`: which streams hold what in, which of them go into the next request out
 //! - `compress`: bytes in pieces in, one snappy body out
+//! - `snappy`: bytes in, elements of snappy's block format out
 //! - `batcher`, `request`: the parts wired
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ mod pace;
 mod pool;
 mod request;
 mod seal;
+mod snappy;
 mod stream;
 mod tenant;
 
