@@ -13,7 +13,6 @@
 //! - `snappy`: bytes in, elements of snappy's block format out
 //! - `firsts`: answers to streams' first requests in, how many of them may be under way out
 //! - `flight`: what becomes of a request's streams in, what that finishes out
-//! - `snappy`: bytes in, elements of snappy's block format out
 //! - `batcher`, `request`: the parts wired
 
 use std::sync::Arc;
