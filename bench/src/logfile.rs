@@ -141,7 +141,7 @@ mod tests {
             ]
         );
         let mut text = String::new();
-        flate2::read::GzDecoder::new(File::open(&found[1]).unwrap())
+        flate2::read::MultiGzDecoder::new(File::open(&found[1]).unwrap())
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(

@@ -279,7 +279,7 @@ impl Batcher {
         if cost > 0 {
             block.chain.reserve(&mut self.pool, need);
         }
-        copy(&mut block.chain, &mut self.head, &head, need, entry);
+        copy(&mut block.chain, &mut self.head, &head, entry);
         block.lines += 1;
         block.bytes += (line + entry.metadata.len()) as u64;
         block.oldest = block.oldest.min(seconds);
@@ -349,20 +349,24 @@ impl Batcher {
     }
 }
 
-/// Appends an entry of `need` bytes to bytes that are reserved.
-fn copy(chain: &mut Chain, scratch: &mut Vec<u8>, head: &Head, need: usize, entry: &Entry<'_>) {
+/// Appends an entry to bytes that are reserved.
+fn copy(chain: &mut Chain, scratch: &mut Vec<u8>, head: &Head, entry: &Entry<'_>) {
     // Straight into its segment: to copy bytes that were just written the processor would have to wait.
-    let written = chain.extend_with(need + HEAD, |out| {
+    let line: usize = entry.line.iter().map(|part| part.len()).sum();
+    let written = chain.extend_with(HEAD + line + entry.metadata.len(), |out| {
         head.write(out);
         entry.line.iter().for_each(|part| out.extend_from_slice(part));
         out.extend_from_slice(entry.metadata);
     });
-    if !written {
-        // Over a segment's end.
-        scratch.clear();
-        head.write(scratch);
-        chain.extend(scratch);
-        entry.line.iter().for_each(|part| chain.extend(part));
-        chain.extend(entry.metadata);
+    if written {
+        return;
     }
+    // Over a segment's end.
+    scratch.clear();
+    head.write(scratch);
+    chain.extend(scratch);
+    for part in entry.line {
+        chain.extend(part);
+    }
+    chain.extend(entry.metadata);
 }

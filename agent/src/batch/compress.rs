@@ -84,10 +84,10 @@ mod tests {
     fn json(lines: usize) -> Vec<u8> {
         let id = noise(lines * 8, 1);
         let line = |(number, id): (usize, &[u8])| {
-            let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            let id = id.iter().fold(0_u64, |id, byte| id << 8 | u64::from(*byte));
             let took = number * 7919 % 900;
             format!(
-                r#"{{"level":"info","message":"served","number":{number},"path":"/api/v1/items/{}","status":200,"duration_ms":{took},"trace_id":"{id}"}}"#,
+                r#"{{"level":"info","message":"served","number":{number},"path":"/api/v1/items/{}","status":200,"duration_ms":{took},"trace_id":"{id:016x}"}}"#,
                 number * 104_729 % 10_000,
             )
         };

@@ -10,9 +10,9 @@
 //! - `pace`: bytes and answers in, when the next request may go out
 //! - `seal`: which streams hold what in, which of them go into the next request out
 //! - `compress`: bytes in pieces in, one snappy body out
+//! - `snappy`: bytes in, elements of snappy's block format out
 //! - `firsts`: answers to streams' first requests in, how many of them may be under way out
 //! - `flight`: what becomes of a request's streams in, what that finishes out
-//! - `snappy`: bytes in, elements of snappy's block format out
 //! - `batcher`, `request`: the parts wired
 
 use std::sync::Arc;

@@ -11,6 +11,10 @@
 //!
 //! All memory has a fixed size that is a power of two and some room, and every place is taken modulo that: so
 //! the compiler sees that none is outside, and no check is left in the loops.
+#![expect(
+    clippy::inline_always,
+    reason = "every step is a few instructions of one loop"
+)]
 
 /// Bytes that are encoded at once: how far back a copy of three bytes reaches.
 pub(super) const BLOCK: usize = 1 << 16;
@@ -221,7 +225,8 @@ fn piece<const N: usize>(block: &Block, at: usize) -> [u8; N] {
 /// A place in a block, or a length in one less one.
 #[inline(always)]
 fn low16(value: usize) -> u16 {
-    (value & 0xffff) as u16
+    let [low, high, ..] = value.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// Elements as they are written.
@@ -312,6 +317,7 @@ fn first4(element: usize) -> [u8; 4] {
 }
 
 /// Memory that the kernel gives when it is first touched.
+#[expect(clippy::unnecessary_box_returns, reason = "it is too large for the stack")]
 fn zeros<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
     vec![T::default(); N]
         .into_boxed_slice()
