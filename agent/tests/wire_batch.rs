@@ -319,9 +319,13 @@ fn a_stream_that_waits_holds_nobody_else() {
     );
     assert_eq!(done(&mut batcher, shared), []);
     now += 3 * SECOND;
+    // One that was refused for its rate travels alone: Loki counts it otherwise.
     let last = send(&mut batcher, now).unwrap();
-    assert_eq!((last.streams, last.lines), (3, 6));
+    assert_eq!((last.streams, last.lines), (1, 4));
+    let rest = batcher.seal(now + SECOND).unwrap();
+    assert_eq!((rest.streams, rest.lines), (2, 2));
     done(&mut batcher, last);
+    done(&mut batcher, rest);
     batcher.seal(now + 60 * SECOND);
     batcher.seal(now + 90 * SECOND);
     held = held.saturating_sub(batcher.held_bytes());
@@ -432,13 +436,56 @@ fn a_line_too_old_for_its_stream_is_not_taken_and_what_is_sent_is_remembered() {
     // Nobody needs it long after the last one closed it.
     second.close_stream(again);
     second.drain();
-    let batch = second.seal(now).unwrap();
+    // How much of the stream's burst was used before is not known, so it waits a moment.
+    assert!(second.seal(now).is_none());
+    let batch = second.seal(now + SECOND).unwrap();
     done(&mut second, batch);
     assert!(second.forget(now).is_empty());
     assert!(second.forget(now + Duration::from_hours(2)).is_empty());
     let forgotten = second.forget(now + Duration::from_hours(4));
     assert_eq!(forgotten.len(), 1);
     assert_eq!(&*forgotten[0].labels, "{n=\"1\"}");
+}
+
+#[test]
+fn a_stream_near_its_limit_hides_behind_no_other() {
+    let limits = Limits {
+        per_stream_rate_bytes_per_second: 10_240,
+        per_stream_burst_bytes: 20_480,
+        ..wide()
+    };
+    let mut batcher = batcher(MIB, limits);
+    let begin = Instant::now();
+    let [heavy, light] =
+        ["heavy", "light"].map(|n| warm(&mut batcher, "a", &format!("{{n=\"{n}\"}}"), begin));
+    let mut now = begin + 10 * SECOND;
+    let requests = |batcher: &mut Batcher, now: Instant| {
+        batcher.seal(now);
+        let sealed = seal_all(batcher, now + SECOND);
+        let streams: Vec<u32> = sealed.iter().map(|batch| batch.streams).collect();
+        for batch in sealed {
+            done(batcher, batch);
+        }
+        streams
+    };
+    // A fifth of what Loki takes at once has company, a third has none.
+    for (lines, expected) in [(3, vec![2]), (6, vec![1, 1])] {
+        now += 10 * SECOND;
+        for _ in 0..lines {
+            add(&mut batcher, heavy, 1, &"x".repeat(1000));
+        }
+        add(&mut batcher, light, 2, "y");
+        assert_eq!(requests(&mut batcher, now), expected, "{lines} lines");
+    }
+    // Soon after much it waits, and the other goes.
+    now += 10 * SECOND;
+    for _ in 0..12 {
+        add(&mut batcher, heavy, 1, &"x".repeat(1000));
+    }
+    assert_eq!(requests(&mut batcher, now), [1]);
+    add(&mut batcher, heavy, 1, "x");
+    add(&mut batcher, light, 2, "y");
+    assert_eq!(requests(&mut batcher, now + SECOND / 10), [1]);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::pace::as_rate;
 
 /// Part of the ceiling that is added in a second.
-const STEP: f64 = 0.000_2;
+const STEP: f64 = 0.000_5;
 /// After this time without a refusal the step has doubled; it grows with the square of the time.
-const PATIENCE: f64 = 20.0;
+const PATIENCE: f64 = 60.0;
 /// The most that is added in a second, as a part of the rate.
 const MOST: f64 = 0.05;
 /// What is left of the rate after a refusal, and how much of that is left to chance.
@@ -141,7 +141,7 @@ mod tests {
         );
         adapted.throttled(0.5, now + Duration::from_millis(500));
         assert!(adapted.rate() / cut < 1.01);
-        for second in 0..180 {
+        for second in 0..300 {
             adapted.grow(now + second * SECOND);
         }
         assert!(!adapted.is_cut(), "{}", adapted.rate());

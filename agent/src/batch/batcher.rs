@@ -12,7 +12,7 @@ use super::encode::{HEAD, Head};
 use super::flight::InFlight;
 use super::order::Order;
 use super::pool::{Chain, Pool};
-use super::stream::{Block, Stream, Streams};
+use super::stream::{Block, Stream, Streams, Trust};
 use super::tenant::Tenants;
 use super::{Append, Bound, Entry, Finished, PieceId, StreamId, seal};
 use crate::tail::position::CursorId;
@@ -137,6 +137,7 @@ impl Batcher {
         if let Some(stream) = self.streams.get_mut(id) {
             stream.opened -= 1;
             stream.returning = returning;
+            stream.trust = Trust::Spent;
             if let Some(owner) = self.tenants.get(stream.tenant) {
                 stream.order = Order::restored(bound, owner.window());
             }

@@ -1,6 +1,7 @@
 //! What becomes of a request's streams in, the pieces that are finished by it out.
 
 use super::batcher::Batcher;
+use super::stream::Trust;
 use super::{Fate, Finished, Limit, Outcome, StreamId};
 
 /// Bodies whose memory is kept for the next requests.
@@ -60,6 +61,11 @@ impl Batcher {
                 over.push(flying.stream);
             } else {
                 flying.state = State::Waits;
+                if outcome.fate == Fate::Waits(Limit::Rate)
+                    && let Some(stream) = self.streams.get_mut(flying.stream)
+                {
+                    stream.trust = Trust::Refused;
+                }
             }
         }
         let left = request

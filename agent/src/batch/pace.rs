@@ -100,6 +100,12 @@ impl Meter {
         self.full_at.and_then(|full| full.checked_sub(bucket))
     }
 
+    /// How long it takes until the bucket is full again.
+    pub(super) fn debt(&self, now: Instant) -> Duration {
+        self.full_at
+            .map_or(Duration::ZERO, |full| full.saturating_duration_since(now))
+    }
+
     /// Takes a request's bytes.
     pub(super) fn take(&mut self, bytes: u64, rate: f64, now: Instant) {
         #[expect(clippy::cast_precision_loss, reason = "a request has fewer than 2^52 bytes")]

@@ -9,7 +9,7 @@ use sluice_engine::key::Key;
 use super::batcher::Batcher;
 use super::flight::{Flying, InFlight, State};
 use super::seal::{self, Candidate, Choice, Rules};
-use super::stream::{Stream, Streams};
+use super::stream::{Stream, Streams, Trust};
 use super::tenant::Tenant;
 use super::{Batch, Bound, Feedback, StreamId, encode};
 
@@ -53,13 +53,15 @@ impl Batcher {
         let tenant = self.tenants.get_mut(place)?;
         tenant.tick(now);
         for id in &tenant.waiting {
-            for block in self
-                .streams
-                .get_mut(*id)
-                .into_iter()
-                .flat_map(|stream| &mut stream.blocks)
-            {
+            let Some(stream) = self.streams.get_mut(*id) else {
+                continue;
+            };
+            for block in &mut stream.blocks {
                 block.opened.get_or_insert(now);
+            }
+            if stream.trust == Trust::Spent {
+                stream.trust = Trust::Counted;
+                tenant.stream_spent(&mut stream.meter, now);
             }
         }
         gather(tenant, &self.streams, now, &mut self.candidates);
@@ -193,20 +195,23 @@ fn gather(tenant: &Tenant, streams: &Streams, now: Instant, candidates: &mut Vec
         let Some(block) = stream.blocks.front() else {
             continue;
         };
-        let alone = stream.travels_alone(now);
-        if !tenant.has_window(alone) {
+        let first = stream.travels_alone(now);
+        if !tenant.has_window(first) {
             continue;
         }
+        let bytes = stream.front_len();
+        let of_stream = tenant.stream_ready_at(stream.meter);
         candidates.push(Candidate {
             stream: *id,
-            bytes: stream.front_len(),
+            bytes,
             opened: block.opened.unwrap_or(now),
             full: stream.blocks.len() > 1,
-            alone,
-            ready_at: if alone {
-                tenant.stream_ready_at(stream.meter).max(tenant.firsts.ready_at())
+            // Behind the success of another stream a refusal would not be seen.
+            alone: first || stream.trust == Trust::Refused || tenant.is_near_limit(stream.meter, bytes, now),
+            ready_at: if first {
+                of_stream.max(tenant.firsts.ready_at())
             } else {
-                tenant.stream_ready_at(stream.meter)
+                of_stream
             },
         });
     }

@@ -51,6 +51,17 @@ impl Default for Block {
     }
 }
 
+/// Whether Loki's count of a stream's bytes is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is what was sent.
+    Counted,
+    /// Something was sent before a restart.
+    Spent,
+    /// Loki refused it once for its rate, so it is another one.
+    Refused,
+}
+
 /// One stream of one tenant.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -72,6 +83,8 @@ pub(super) struct Stream {
     pub(super) meter: Meter,
     /// The times of its lines.
     pub(super) order: Order,
+    /// What is known of how Loki counts its bytes.
+    pub(super) trust: Trust,
     /// Cursors that may have lines to send again which were sent before a restart.
     pub(super) returning: u32,
     /// Bytes of the pool that what waits has taken.
@@ -92,6 +105,7 @@ impl Stream {
             sealed_at: None,
             meter: Meter::default(),
             order,
+            trust: Trust::Counted,
             returning: 0,
             waiting: 0,
             rests: None,

@@ -22,6 +22,8 @@ const WINDOW: usize = 4;
 pub(crate) const MOST_UNDER_WAY: usize = WINDOW + firsts::MANY;
 /// Part of a limit that is used: other writers and rounding need the rest.
 const USED_PART: f64 = 0.8;
+/// What a stream shares a request with others up to, as a part of what Loki takes of it at once.
+const LIGHT: f64 = 4.0;
 /// Bytes that a read brings at most, about.
 const READ: usize = 256 << 10;
 /// Bytes of a request at most, however slow the tenant is.
@@ -53,6 +55,8 @@ pub(super) struct Tenant {
     burst: f64,
     stream_rate: f64,
     stream_burst: f64,
+    /// All that Loki takes of one stream at once, as far as it is used.
+    stream_bucket: f64,
     window: Window,
     meter: Meter,
     adapted: Adapted,
@@ -75,6 +79,7 @@ impl Tenant {
             burst: 0.0,
             stream_rate: 0.0,
             stream_burst: 0.0,
+            stream_bucket: 0.0,
             window: Window::new(limits.out_of_order_window_ms),
             meter: Meter::default(),
             adapted: Adapted::new(limits.rate_bytes_per_second),
@@ -102,6 +107,7 @@ impl Tenant {
         let request = as_rate(self.batch_bytes as u64);
         self.burst = (burst - request).max(1.0);
         self.stream_burst = (stream_burst - request).max(1.0);
+        self.stream_bucket = stream_burst;
         self.stream_rate = as_rate(limits.per_stream_rate_bytes_per_second) * USED_PART;
         self.window = Window::new(limits.out_of_order_window_ms);
         self.adapted.set_ceiling(limits.rate_bytes_per_second);
@@ -175,6 +181,23 @@ impl Tenant {
     pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
         self.meter.take(bytes, self.adapted.rate(), now);
         self.adapted.sent(bytes, now);
+    }
+
+    /// Whether a stream with so much to send comes so near its limits that Loki may refuse it, if what it counts is only a
+    /// little more than what is counted here.
+    pub(super) fn is_near_limit(&self, meter: Meter, bytes: usize, now: Instant) -> bool {
+        let half = Duration::from_secs_f64((self.stream_bucket / 2.0 / self.stream_rate).clamp(0.0, 3_600.0));
+        as_rate(bytes as u64) >= self.stream_bucket / LIGHT || meter.debt(now) > half
+    }
+
+    /// What Loki took of a stream before a restart is not known: as much as it takes at once.
+    pub(super) fn stream_spent(&self, meter: &mut Meter, now: Instant) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a limit is positive and far below 2^63"
+        )]
+        meter.take(self.stream_bucket as u64, self.stream_rate, now);
     }
 
     /// Counts what goes out of one stream.
