@@ -21,8 +21,9 @@ clippy: ## lint; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p sluice-operator --test api --test fleet_live --test chart --locked -- -D warnings
 	cargo clippy -p sluice-agent --test control_cluster --locked -- -D warnings
+	cargo clippy -p sluice-e2e --test loki --locked -- -D warnings
 deny: ## which crates may be linked, and under which licences
-	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+	@test -x $(DENY) || cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
 generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
 	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds --docs docs/crds.md
@@ -32,7 +33,7 @@ check-generated: generate ## fail where a generated file is not what the types s
 
 ##@ Tests
 test: ## every suite in order, each with its time
-	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
+	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
 soak-kill: ## ten minutes of an agent that is killed all the time, and of one whose Loki is away meanwhile
@@ -40,8 +41,13 @@ soak-kill: ## ten minutes of an agent that is killed all the time, and of one wh
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
 	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked
+test-loki: tools ## limits: the agent and a naive sender before a real Loki with small limits
+	cargo build -p sluice-agent --locked
+	cargo test -p sluice-e2e --test loki --locked -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
 	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture
+chaos: images cluster-up cluster-load ## ten minutes of every trouble at once
+	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test -p sluice-e2e --locked --test live -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible
 	bench/run
 

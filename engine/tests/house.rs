@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "agent/src/parse",
     "agent/src/process",
     "agent/src/checkpoint/record.rs",
+    "agent/src/checkpoint/fields.rs",
     "agent/src/checkpoint/ledger.rs",
     "agent/src/spill/record.rs",
     "agent/src/config/merge.rs",

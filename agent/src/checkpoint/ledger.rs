@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sluice_engine::cri::Timestamp;
+use sluice_engine::key::Key;
 use sluice_engine::report::{GAPS, Gap};
 
-use super::record::{self, Count, End, Flush, HEADER, Identity, LabelChoice, Output, Record, Watermark};
+use super::record::{
+    self, Count, End, Flush, HEADER, Identity, LabelChoice, Output, Record, StreamBound, Watermark,
+};
 use crate::tail::position::CursorId;
 
 /// What the journal says of one cursor.
@@ -49,6 +52,8 @@ pub struct Ledger {
     pub epoch: u64,
     /// By output.
     pub counts: BTreeMap<Output, Counts>,
+    /// How new the lines of streams are that were sent, by tenant and labels: all are older than this.
+    pub bounds: BTreeMap<String, BTreeMap<String, i64>>,
     /// The next cursor's number.
     pub next: u32,
 }
@@ -128,6 +133,20 @@ impl Ledger {
                 }
             }
             Record::Uncounted(uid) => self.counts.retain(|output, _| output.pipeline != *uid),
+            Record::Bound(bound) => {
+                let of_tenant = self.bounds.entry(bound.tenant.clone()).or_default();
+                match bound.seconds {
+                    Some(seconds) => {
+                        of_tenant.insert(bound.labels.clone(), seconds);
+                    }
+                    None => {
+                        of_tenant.remove(&bound.labels);
+                    }
+                }
+                if of_tenant.is_empty() {
+                    self.bounds.remove(&bound.tenant);
+                }
+            }
         }
     }
 
@@ -142,6 +161,16 @@ impl Ledger {
         }
         for uid in &self.pipelines {
             Record::PipelineSeen(uid.clone()).encode(&mut out);
+        }
+        for (tenant, streams) in &self.bounds {
+            for (labels, seconds) in streams {
+                let bound = StreamBound {
+                    tenant: tenant.clone(),
+                    labels: labels.clone(),
+                    seconds: Some(*seconds),
+                };
+                Record::Bound(bound).encode(&mut out);
+            }
         }
         for (id, entry) in &self.cursors {
             Record::Defined(*id, entry.identity.clone()).encode(&mut out);
@@ -162,6 +191,13 @@ impl Ledger {
             }
         }
         out
+    }
+
+    /// How new the lines of a tenant's streams are, by labels.
+    pub fn bounds_of(&self, tenant: &Key) -> impl Iterator<Item = (&str, i64)> {
+        let streams = self.bounds.get(&tenant.to_string());
+        let streams = streams.into_iter().flatten();
+        streams.map(|(labels, seconds)| (labels.as_str(), *seconds))
     }
 
     /// The cursor of this identity.
@@ -312,6 +348,13 @@ mod tests {
             (id(), proptest::option::of(timestamp())).prop_map(|(id, last)| Record::UnderWay(id, last)),
             (output(), count()).prop_map(|(output, count)| Record::Counted(output, count)),
             (output(), gap()).prop_map(|(output, gap)| Record::Gap(output, gap)),
+            ("[a-z]{1,2}", "[a-z]{1,2}", proptest::option::of(any::<i64>())).prop_map(
+                |(tenant, labels, seconds)| Record::Bound(StreamBound {
+                    tenant,
+                    labels,
+                    seconds
+                })
+            ),
         ]
     }
 

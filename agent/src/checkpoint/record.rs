@@ -1,10 +1,12 @@
 //! Records in, the journal's bytes out, and back: a length, a CRC32, a type and a body, little-endian.
 
 use sluice_engine::cri::Timestamp;
-use sluice_engine::report::{Gap, GapCause};
+use sluice_engine::report::Gap;
 
+use super::fields::{
+    Reader, counted, gap, identified, label_choice, long, number, output, place, text, timestamp, watermark,
+};
 use crate::tail::chain::Place;
-use crate::tail::fingerprint::Fingerprint;
 use crate::tail::position::{CursorId, Resume};
 
 /// What a journal begins with: its name and its version.
@@ -88,6 +90,17 @@ pub enum Count {
     Gaps(u64),
 }
 
+/// How new a stream's lines are that were sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamBound {
+    /// The tenant, `namespace/name`.
+    pub tenant: String,
+    /// The stream's labels.
+    pub labels: String,
+    /// All are older than this, in seconds since 1970; `None` when nobody needs to know any more.
+    pub seconds: Option<i64>,
+}
+
 /// One fact of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -118,6 +131,8 @@ pub enum Record {
     UnderWay(CursorId, Option<Timestamp>),
     /// The pipeline of this UID is no more: its counts are forgotten.
     Uncounted(String),
+    /// Lines up to this time are about to be sent.
+    Bound(StreamBound),
 }
 
 impl Record {
@@ -189,6 +204,13 @@ impl Record {
             Self::Uncounted(uid) => {
                 out.push(13);
                 text(out, uid);
+            }
+            Self::Bound(bound) => {
+                out.push(8);
+                text(out, &bound.tenant);
+                text(out, &bound.labels);
+                out.push(u8::from(bound.seconds.is_some()));
+                out.extend_from_slice(&bound.seconds.unwrap_or_default().to_le_bytes());
             }
         }
         let body = out.get(begin + 8..).unwrap_or_default();
@@ -276,6 +298,16 @@ impl Record {
                 let (there, last) = (from.byte()? != 0, from.timestamp()?);
                 Self::UnderWay(id, there.then_some(last))
             }
+            8 => {
+                let (tenant, labels) = (from.text()?, from.text()?);
+                let there = from.byte()? != 0;
+                let seconds = from.take().map(i64::from_le_bytes)?;
+                Self::Bound(StreamBound {
+                    tenant,
+                    labels,
+                    seconds: there.then_some(seconds),
+                })
+            }
             // Of a later version.
             _ => return Some(Known::Unknown),
         }))
@@ -339,159 +371,5 @@ pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
             None => return End::Corrupt,
         }
         rest = after;
-    }
-}
-
-fn number(out: &mut Vec<u8>, value: u32) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn long(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn output(out: &mut Vec<u8>, value: &Output) {
-    text(out, &value.pipeline);
-    text(out, &value.tenant);
-}
-
-fn gap(out: &mut Vec<u8>, value: &Gap) {
-    for part in [&value.namespace, &value.pod, &value.container] {
-        text(out, part);
-    }
-    let code = GapCause::ALL.iter().position(|cause| *cause == value.cause);
-    out.push(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
-    for moment in [value.after, value.before, Some(value.noticed)] {
-        out.push(u8::from(moment.is_some()));
-        out.extend_from_slice(&moment.unwrap_or(0).to_le_bytes());
-    }
-}
-
-fn identified(out: &mut Vec<u8>, value: &Identity) {
-    for part in [&value.folder, &value.container, &value.pipeline, &value.tenant] {
-        text(out, part);
-    }
-}
-
-fn label_choice(out: &mut Vec<u8>, choice: &LabelChoice) {
-    out.push(u8::from(choice.from.is_some()));
-    place(out, &choice.from.unwrap_or_default());
-    text(out, &choice.rules);
-    text(out, &choice.chosen);
-}
-
-fn watermark(out: &mut Vec<u8>, mark: &Watermark) {
-    place(out, &mark.place);
-    out.push(u8::from(mark.previous.is_some()));
-    timestamp(out, mark.previous.unwrap_or_default());
-    out.push(u8::from(mark.resume.is_some()));
-    let resume = mark.resume.unwrap_or_else(|| Resume {
-        slot: 0,
-        part: 0,
-        timestamp: Timestamp::default(),
-    });
-    out.push(resume.slot);
-    number(out, resume.part);
-    timestamp(out, resume.timestamp);
-}
-
-fn counted(out: &mut Vec<u8>, count: &Count) {
-    let (kind, reason, lines, bytes) = match count {
-        Count::Rejected { reason, lines } => (0, reason.as_str(), *lines, 0),
-        Count::Lost { reason, lines, bytes } => (1, reason.as_str(), *lines, *bytes),
-        Count::Gaps(count) => (2, "", *count, 0),
-    };
-    out.push(kind);
-    text(out, reason);
-    long(out, lines);
-    long(out, bytes);
-}
-
-fn text(out: &mut Vec<u8>, value: &str) {
-    number(out, u32::try_from(value.len()).unwrap_or(u32::MAX));
-    out.extend_from_slice(value.as_bytes());
-}
-
-fn timestamp(out: &mut Vec<u8>, value: Timestamp) {
-    out.extend_from_slice(&value.seconds.to_le_bytes());
-    number(out, value.nanos);
-}
-
-fn place(out: &mut Vec<u8>, value: &Place) {
-    number(out, value.restart);
-    out.extend_from_slice(&value.print.hash.to_le_bytes());
-    out.extend_from_slice(&value.print.len.to_le_bytes());
-    out.extend_from_slice(&value.offset.to_le_bytes());
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn long(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let len = self.number()? as usize;
-        let (text, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        String::from_utf8(text.to_vec()).ok()
-    }
-
-    fn output(&mut self) -> Option<Output> {
-        Some(Output {
-            pipeline: self.text()?,
-            tenant: self.text()?,
-        })
-    }
-
-    fn gap(&mut self) -> Option<Gap> {
-        let (namespace, pod, container) = (self.text()?, self.text()?, self.text()?);
-        let cause = *GapCause::ALL.get(usize::from(self.byte()?))?;
-        let mut moment = || {
-            let (there, value) = (self.byte()? != 0, self.take().map(i64::from_le_bytes)?);
-            Some(there.then_some(value))
-        };
-        Some(Gap {
-            namespace,
-            pod,
-            container,
-            cause,
-            after: moment()?,
-            before: moment()?,
-            noticed: moment()?.unwrap_or(0),
-        })
-    }
-
-    fn timestamp(&mut self) -> Option<Timestamp> {
-        Some(Timestamp {
-            seconds: self.take().map(i64::from_le_bytes)?,
-            nanos: self.number()?,
-        })
-    }
-
-    fn place(&mut self) -> Option<Place> {
-        Some(Place {
-            restart: self.number()?,
-            print: Fingerprint {
-                hash: self.take().map(u128::from_le_bytes)?,
-                len: self.take().map(u16::from_le_bytes)?,
-            },
-            offset: self.long()?,
-        })
     }
 }

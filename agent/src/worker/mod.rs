@@ -3,11 +3,13 @@
 //! [`Core`] is a state machine that is told the time; [`spawn`] runs it.
 
 mod admit;
+mod choices;
 mod container;
 mod core;
 mod cursor;
 mod gaps;
 mod mailbox;
+mod outlet;
 mod publish;
 mod reading;
 mod sink;
