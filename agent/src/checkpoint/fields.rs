@@ -3,7 +3,7 @@
 use sluice_engine::cri::Timestamp;
 use sluice_engine::report::{Gap, GapCause};
 
-use super::record::{Count, Identity, LabelChoice, Output, Watermark};
+use super::record::{Count, Identity, LabelChoice, Output, StreamBound, Watermark};
 use crate::tail::chain::Place;
 use crate::tail::fingerprint::Fingerprint;
 use crate::tail::position::Resume;
@@ -21,7 +21,8 @@ pub(super) fn output(out: &mut Vec<u8>, value: &Output) {
     text(out, &value.tenant);
 }
 
-pub(super) fn gap(out: &mut Vec<u8>, value: &Gap) {
+pub(super) fn gap(out: &mut Vec<u8>, of: &Output, value: &Gap) {
+    output(out, of);
     for part in [&value.namespace, &value.pod, &value.container] {
         text(out, part);
     }
@@ -73,6 +74,18 @@ pub(super) fn counted(out: &mut Vec<u8>, count: &Count) {
     long(out, bytes);
 }
 
+pub(super) fn stream_bound(out: &mut Vec<u8>, bound: &StreamBound) {
+    text(out, &bound.tenant);
+    text(out, &bound.labels);
+    out.push(u8::from(bound.seconds.is_some()));
+    out.extend_from_slice(&bound.seconds.unwrap_or_default().to_le_bytes());
+}
+
+pub(super) fn optional(out: &mut Vec<u8>, value: Option<Timestamp>) {
+    out.push(u8::from(value.is_some()));
+    timestamp(out, value.unwrap_or_default());
+}
+
 pub(super) fn text(out: &mut Vec<u8>, value: &str) {
     number(out, u32::try_from(value.len()).unwrap_or(u32::MAX));
     out.extend_from_slice(value.as_bytes());
@@ -122,6 +135,27 @@ impl Reader<'_> {
         Some(Output {
             pipeline: self.text()?,
             tenant: self.text()?,
+        })
+    }
+
+    pub(super) fn counted(&mut self) -> Option<Count> {
+        let (kind, reason) = (self.byte()?, self.text()?);
+        let (lines, bytes) = (self.long()?, self.long()?);
+        match kind {
+            0 => Some(Count::Rejected { reason, lines }),
+            1 => Some(Count::Lost { reason, lines, bytes }),
+            2 => Some(Count::Gaps(lines)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stream_bound(&mut self) -> Option<StreamBound> {
+        let (tenant, labels) = (self.text()?, self.text()?);
+        let (there, seconds) = (self.byte()? != 0, self.take().map(i64::from_le_bytes)?);
+        Some(StreamBound {
+            tenant,
+            labels,
+            seconds: there.then_some(seconds),
         })
     }
 

@@ -4,7 +4,8 @@ use sluice_engine::cri::Timestamp;
 use sluice_engine::report::Gap;
 
 use super::fields::{
-    Reader, counted, gap, identified, label_choice, long, number, output, place, text, timestamp, watermark,
+    Reader, counted, gap, identified, label_choice, long, number, optional, output, place, stream_bound,
+    text, watermark,
 };
 use crate::tail::chain::Place;
 use crate::tail::position::{CursorId, Resume};
@@ -187,8 +188,7 @@ impl Record {
             }
             Self::Gap(of, found) => {
                 out.push(11);
-                output(out, of);
-                gap(out, found);
+                gap(out, of, found);
             }
             Self::Behind(id, behind) => {
                 out.push(12);
@@ -198,8 +198,7 @@ impl Record {
             Self::UnderWay(id, last) => {
                 out.push(14);
                 number(out, id.0);
-                out.push(u8::from(last.is_some()));
-                timestamp(out, last.unwrap_or_default());
+                optional(out, *last);
             }
             Self::Uncounted(uid) => {
                 out.push(13);
@@ -207,10 +206,7 @@ impl Record {
             }
             Self::Bound(bound) => {
                 out.push(8);
-                text(out, &bound.tenant);
-                text(out, &bound.labels);
-                out.push(u8::from(bound.seconds.is_some()));
-                out.extend_from_slice(&bound.seconds.unwrap_or_default().to_le_bytes());
+                stream_bound(out, bound);
             }
         }
         let body = out.get(begin + 8..).unwrap_or_default();
@@ -280,15 +276,7 @@ impl Record {
             9 => Self::Epoch(from.long()?),
             10 => {
                 let of = from.output()?;
-                let (kind, reason) = (from.byte()?, from.text()?);
-                let (lines, bytes) = (from.long()?, from.long()?);
-                let count = match kind {
-                    0 => Count::Rejected { reason, lines },
-                    1 => Count::Lost { reason, lines, bytes },
-                    2 => Count::Gaps(lines),
-                    _ => return Some(Known::Unknown),
-                };
-                Self::Counted(of, count)
+                Self::Counted(of, from.counted()?)
             }
             11 => Self::Gap(from.output()?, from.gap()?),
             12 => Self::Behind(id(&mut from)?, from.byte()? != 0),
@@ -298,16 +286,7 @@ impl Record {
                 let (there, last) = (from.byte()? != 0, from.timestamp()?);
                 Self::UnderWay(id, there.then_some(last))
             }
-            8 => {
-                let (tenant, labels) = (from.text()?, from.text()?);
-                let there = from.byte()? != 0;
-                let seconds = from.take().map(i64::from_le_bytes)?;
-                Self::Bound(StreamBound {
-                    tenant,
-                    labels,
-                    seconds: there.then_some(seconds),
-                })
-            }
+            8 => Self::Bound(from.stream_bound()?),
             // Of a later version.
             _ => return Some(Known::Unknown),
         }))

@@ -401,11 +401,7 @@ impl<S: Sink> Core<S> {
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
-            let behind = entry.is_some_and(|entry| entry.behind);
-            cursor.backlog = Backlog {
-                now: behind,
-                at_start: behind,
-            };
+            cursor.backlog = Backlog::of(entry.is_some_and(|entry| entry.behind));
             cursor.state = State::Ready;
             lane.ready.push_back(id);
             container.cursors.push(id);

@@ -53,6 +53,12 @@ impl Container {
         }
     }
 
+    /// Something was read: look again soon.
+    pub(super) fn grew(&mut self, now: Instant) {
+        self.last_growth = now;
+        self.next_poll = Some(self.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
+    }
+
     /// Something happened to its files: read them often for a while.
     pub(super) fn stir(&mut self, now: Instant) {
         self.last_growth = now;

@@ -23,6 +23,16 @@ pub(super) struct Backlog {
     pub(super) at_start: bool,
 }
 
+impl Backlog {
+    /// As the journal has it.
+    pub(super) fn of(behind: bool) -> Self {
+        Self {
+            now: behind,
+            at_start: behind,
+        }
+    }
+}
+
 impl<S: Sink> Core<S> {
     /// Journals of each cursor whether lines are known to wait: when its container is gone after a restart, that
     /// is all there is to tell a loss by.
@@ -180,15 +190,17 @@ impl Cursor {
         journal.append(&Record::UnderWay(self.outlet.id, None));
     }
 
-    /// Fills in what follows after the gap: the first line of `data`. False when there is none with a timestamp.
-    pub(super) fn end_gap(&mut self, data: &[u8]) -> bool {
+    /// Tells of the gap when what follows after it is known: the first line of `data` with a timestamp.
+    pub(super) fn end_gap(&mut self, data: &[u8], journal: &mut Journal) {
         let Some(gap) = &mut self.gap else {
-            return false;
+            return;
         };
         let mut lines = data.split(|byte| *byte == b'\n');
         let first = lines.find_map(|line| self.parser.parse(line).ok().map(|line| line.timestamp));
-        gap.before = first.map(nanos);
-        first.is_some()
+        if let Some(first) = first {
+            gap.before = Some(nanos(first));
+            self.tell_gap(journal);
+        }
     }
 
     /// Tells of the gap, once what follows after it is known, or nothing will follow.

@@ -121,6 +121,10 @@ impl Outlet {
             *bytes += part.line.iter().map(|part| part.len() as u64).sum::<u64>();
             return Ok(());
         }
+        self.send(part, sink)
+    }
+
+    fn send<S: Sink>(&mut self, part: &Part<'_>, sink: &mut S) -> Result<(), NoRoom> {
         let at = part.mark.position;
         self.wanted = None;
         let index = process::at(&self.choices, at).ok_or(NoRoom)?;

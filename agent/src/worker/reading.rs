@@ -302,12 +302,9 @@ impl<S: Sink> Core<S> {
         };
         let (taken, no_room) = take(cursor, &chunk, &mut self.sink, &mut self.figures, now);
         if taken > 0 {
-            container.last_growth = now;
-            container.next_poll = Some(container.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
+            container.grew(now);
             cursor.remember(data.get(..taken).unwrap_or_default());
-            if cursor.end_gap(data) {
-                cursor.tell_gap(&mut self.journal);
-            }
+            cursor.end_gap(data, &mut self.journal);
         }
         if no_room {
             return Step::NoRoom(taken);
