@@ -53,7 +53,7 @@ impl Batcher {
             tenants: Tenants::default(),
             streams: Streams::default(),
             in_flight: HashMap::new(),
-            compressor: Compressor::new(),
+            compressor: Compressor::default(),
             bodies: Vec::new(),
             candidates: Vec::new(),
             head: Vec::new(),
@@ -280,7 +280,7 @@ impl Batcher {
         if cost > 0 {
             block.chain.reserve(&mut self.pool, need);
         }
-        copy(&mut block.chain, &mut self.head, &head, entry);
+        copy(&mut block.chain, &mut self.head, &head, need, entry);
         block.lines += 1;
         block.bytes += (line + entry.metadata.len()) as u64;
         block.oldest = block.oldest.min(seconds);
@@ -350,16 +350,20 @@ impl Batcher {
     }
 }
 
-/// Appends an entry to bytes that are reserved.
-fn copy(chain: &mut Chain, scratch: &mut Vec<u8>, head: &Head, entry: &Entry<'_>) {
+/// Appends an entry of `need` bytes to bytes that are reserved.
+fn copy(chain: &mut Chain, scratch: &mut Vec<u8>, head: &Head, need: usize, entry: &Entry<'_>) {
     // Straight into its segment: to copy bytes that were just written the processor would have to wait.
-    if !chain.extend_with(HEAD, |out| head.write(out)) {
+    let written = chain.extend_with(need + HEAD, |out| {
+        head.write(out);
+        entry.line.iter().for_each(|part| out.extend_from_slice(part));
+        out.extend_from_slice(entry.metadata);
+    });
+    if !written {
+        // Over a segment's end.
         scratch.clear();
         head.write(scratch);
         chain.extend(scratch);
+        entry.line.iter().for_each(|part| chain.extend(part));
+        chain.extend(entry.metadata);
     }
-    for part in entry.line {
-        chain.extend(part);
-    }
-    chain.extend(entry.metadata);
 }

@@ -12,6 +12,7 @@
 //! - `compress`: bytes in pieces in, one snappy body out
 //! - `firsts`: answers to streams' first requests in, how many of them may be under way out
 //! - `flight`: what becomes of a request's streams in, what that finishes out
+//! - `snappy`: bytes in, elements of snappy's block format out
 //! - `batcher`, `request`: the parts wired
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ mod pace;
 mod pool;
 mod request;
 mod seal;
+mod snappy;
 mod stream;
 mod tenant;
 

@@ -162,10 +162,13 @@ impl<S: Sink> Core<S> {
             }
             self.list_again(now);
             self.poll(now);
-            let mut budget = TURN;
+            let (mut budget, mut sealed) = (TURN, TURN);
             while budget > 0 && self.visit(&mut budget, now) {
                 // What is full goes out, which may make room for what waits.
-                self.seal(now, send);
+                if sealed - budget >= BUFFER || self.tenants.values().any(|lane| lane.held) {
+                    self.seal(now, send);
+                    sealed = budget;
+                }
             }
         }
         self.seal(now, send);

@@ -17,6 +17,8 @@ use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
 const QUANTUM: i64 = 256 << 10;
+/// Looks that are due within so long are taken together.
+const SOON: Duration = Duration::from_millis(50);
 /// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -38,10 +40,15 @@ enum Step {
 }
 
 impl<S: Sink> Core<S> {
-    /// Lets the cursors look again whose files may have grown.
+    /// Lets the cursors look again whose files may have grown. Who would be due soon is looked at as well: so
+    /// busy files come to share one wake-up for each look, however they began.
     pub(super) fn poll(&mut self, now: Instant) {
+        let is_due = |container: &Container, by: Instant| container.next_poll.is_some_and(|due| due <= by);
+        if !self.containers.values().any(|container| is_due(container, now)) {
+            return;
+        }
         for container in self.containers.values_mut() {
-            if container.next_poll.is_none_or(|due| due > now) {
+            if !is_due(container, now + SOON) {
                 continue;
             }
             let mut oldest = u32::MAX;

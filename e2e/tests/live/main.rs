@@ -10,7 +10,10 @@
     reason = "tests: an unexpected value ends one; the steps of a test are one future"
 )]
 
+mod admission;
+mod apart;
 mod change;
+mod chaos;
 mod delivery;
 mod faults;
 mod gateway;
