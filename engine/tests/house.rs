@@ -106,7 +106,14 @@ fn pure_steps_stay_pure() {
 
 #[test]
 fn files_are_short_and_say_what_they_are_for() {
-    for member in ["engine/src", "operator/src", "agent/src", "e2e/src", "bench/src"] {
+    for member in [
+        "engine/src",
+        "operator/src",
+        "agent/src",
+        "e2e/src",
+        "bench/src",
+        "fuzz/src",
+    ] {
         for path in sources(&root().join(member)) {
             let lines = code(&path);
             assert!(
