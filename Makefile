@@ -35,6 +35,8 @@ test: ## every suite in order, each with its time
 	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
+soak-model: ## a million histories of log files against the model, about an hour
+	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
 	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked
