@@ -46,6 +46,8 @@ fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
 	fuzz/run $(FUZZ_SECONDS)
 soak-fuzz: deps ## the same, minutes each
 	fuzz/run $(SOAK_FUZZ_SECONDS)
+soak-model: ## a million histories of log files against the model, about an hour
+	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
 	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked

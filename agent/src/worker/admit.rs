@@ -1,7 +1,6 @@
 //! What is in force, what is known of pods and what is found on disk in, cursors out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -167,6 +166,7 @@ impl<S: Sink> Core<S> {
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
+            cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
             cursor.pipeline = Arc::clone(pipeline);
@@ -193,6 +193,10 @@ impl<S: Sink> Core<S> {
         }
         if let Some(container) = self.containers.get_mut(&cursor.container) {
             container.cursors.retain(|other| *other != id);
+            if container.cursors.is_empty() && container.parked.is_none() {
+                // With nobody to notice what happens to the files, what is known of them grows old.
+                container.chain.forget();
+            }
         }
     }
 
@@ -211,13 +215,7 @@ impl<S: Sink> Core<S> {
     }
 
     /// Takes in the files of a container that somebody wants, and gives each who wants them a cursor.
-    pub(super) fn listed(
-        &mut self,
-        key: &Arc<ContainerKey>,
-        folder: &OwnedFd,
-        names: Vec<LogName>,
-        now: Instant,
-    ) {
+    pub(super) fn listed(&mut self, key: &Arc<ContainerKey>, names: Vec<LogName>, now: Instant) {
         let Some(pod) = PodFolder::parse(&key.folder) else {
             return;
         };
@@ -228,7 +226,7 @@ impl<S: Sink> Core<S> {
         let container = self
             .containers
             .entry(Arc::clone(key))
-            .or_insert_with(|| Container::new(Arc::clone(key), pod, early, now));
+            .or_insert_with(|| Container::new(&self.discovery.root, Arc::clone(key), pod, early, now));
         container.gone = false;
         let (wanted, parked) = self.wanted(key, now);
         let Some(container) = self.containers.get_mut(key) else {
@@ -247,14 +245,14 @@ impl<S: Sink> Core<S> {
         } else {
             0
         };
-        let complete = container
-            .chain
-            .reconcile(&self.discovery.root, folder, &names, from);
-        if !complete {
+        let youngest = container.chain.youngest();
+        let complete = container.chain.reconcile(&names, from);
+        // Without descriptors the next sweep lists it again.
+        if !complete && !self.discovery.root.is_starved() {
             self.again.insert(Arc::clone(key));
             self.retry.get_or_insert(now + AGAIN);
         }
-        if container.names != names || !complete {
+        if container.names != names || !complete || container.chain.youngest() != youngest {
             container.stir(now);
         } else {
             container.next_poll = Some(now);
@@ -349,6 +347,7 @@ impl<S: Sink> Core<S> {
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
             let facts = self.pods.get(&key.folder);
+            cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
 
@@ -374,7 +373,7 @@ impl<S: Sink> Core<S> {
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice
                     .from
-                    .and_then(|place| container.chain.find(&place).ok())
+                    .and_then(|place| container.chain.find(&place, None).ok())
                     .unwrap_or_default();
                 if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
                     cursor.outlet.choose(choice);
@@ -384,7 +383,7 @@ impl<S: Sink> Core<S> {
                 cursor.outlet.returns();
             }
             for flush in entry.iter().flat_map(|entry| &entry.flushes) {
-                let at = container.chain.find(&flush.place).unwrap_or_default();
+                let at = container.chain.find(&flush.place, None).unwrap_or_default();
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
@@ -443,7 +442,7 @@ impl<S: Sink> Core<S> {
 /// Puts a cursor where the journal says; false when that content is gone.
 fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: Instant) -> bool {
     cursor.previous = mark.previous;
-    match container.chain.find(&mark.place) {
+    match container.chain.find(&mark.place, mark.previous) {
         Ok(position) => {
             cursor.position = position;
             if let Some(resume) = mark.resume {

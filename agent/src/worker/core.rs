@@ -50,6 +50,8 @@ pub struct Core<S> {
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     pub(super) swept: bool,
     pub(super) buffer: Vec<u8>,
+    /// Cursors that decompress, the one that did last at the end.
+    pub(super) readers: VecDeque<CursorId>,
     pub(super) next_tick: Option<Instant>,
     pub(super) retry: Option<Instant>,
     /// Containers to be listed in the next turn, and those to be listed after a pause.
@@ -107,6 +109,7 @@ impl<S: Sink> Core<S> {
             cursors: BTreeMap::new(),
             swept: false,
             buffer: vec![0; TAIL + BUFFER],
+            readers: VecDeque::new(),
             next_tick: None,
             retry: None,
             relist: BTreeSet::new(),
@@ -308,7 +311,7 @@ impl<S: Sink> Core<S> {
 
     pub(super) fn found(&mut self, found: Found, now: Instant) {
         match found {
-            Found::Listing(key, folder, names) => self.listed(&key, &folder, names, now),
+            Found::Listing(key, names) => self.listed(&key, names, now),
             Found::Grown(key) => {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.stir(now);

@@ -7,6 +7,7 @@ mod choices;
 mod container;
 mod core;
 mod cursor;
+mod look;
 mod mailbox;
 mod outlet;
 mod publish;
@@ -14,6 +15,7 @@ mod reading;
 mod sink;
 mod thread;
 mod tick;
+mod trouble;
 
 use std::path::PathBuf;
 use std::sync::Arc;

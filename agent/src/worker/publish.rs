@@ -69,6 +69,16 @@ impl<S: Sink> Core<S> {
                 "No inotify watch is left on this node, so folders are listed every second: raise fs.inotify.max_user_watches or fs.inotify.max_user_instances.".to_owned(),
             );
         }
+        let budget = self.discovery.root.budget();
+        if budget.is_spent() || self.discovery.root.is_starved() {
+            warn(
+                "DescriptorsExhausted",
+                format!(
+                    "The agent may hold {} log files open at a time and needs more: the others are opened for each read, and one that is deleted before it was read is lost. Raise the hard limit of open files (LimitNOFILE) of the node's container runtime, or the node's fs.file-max.",
+                    budget.limit()
+                ),
+            );
+        }
         let mut refused = self
             .containers
             .values()

@@ -12,8 +12,6 @@ use crate::tail::position::CursorId;
 
 /// How long an unfinished line waits for its next piece.
 const PARTIAL: Duration = Duration::from_secs(30);
-/// Decompressors kept at a time; the others begin their file anew when it is their turn.
-const READERS: usize = 16;
 
 /// What the journal keeps of a bound.
 pub(super) fn bound_record(bound: &Bound, seconds: Option<i64>) -> StreamBound {
@@ -30,25 +28,11 @@ impl<S: Sink> Core<S> {
             self.flush_partials(now);
         }
         self.write_positions();
-        self.reclaim();
+        self.reclaim(now);
         for bound in self.sink.forget(now) {
             self.journal.append(&Record::Bound(bound_record(&bound, None)));
         }
         self.journal.sync();
-        let mut readers: Vec<_> = self
-            .cursors
-            .iter()
-            .filter(|(_, c)| c.reader.is_some())
-            .map(|(id, c)| (c.last_read, *id))
-            .collect();
-        if let Some(surplus) = readers.len().checked_sub(READERS) {
-            readers.sort();
-            for (_, id) in readers.into_iter().take(surplus) {
-                if let Some(cursor) = self.cursors.get_mut(&id) {
-                    cursor.reader = None;
-                }
-            }
-        }
     }
 
     fn flush_partials(&mut self, now: Instant) {
@@ -151,7 +135,7 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, now: Instant) {
         let over: Vec<_> = self
             .cursors
             .iter()
@@ -170,10 +154,16 @@ impl<S: Sink> Core<S> {
         for (key, container) in &mut self.containers {
             let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
             match cursors.map(|cursor| cursor.watermark().position.generation).min() {
-                Some(oldest) => container.chain.close_below(oldest),
+                Some(oldest) => {
+                    let youngest = container.chain.youngest();
+                    container.chain.close_below(oldest);
+                    if container.chain.youngest() != youngest {
+                        container.stir(now);
+                    }
+                }
                 None if container.parked.is_some() => {}
                 None => {
-                    container.chain.close_below(u32::MAX);
+                    container.chain.forget();
                     if container.gone && !self.relist.contains(key) {
                         empty.push(Arc::clone(key));
                     }
