@@ -175,6 +175,10 @@ pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -
         if value.is_empty() || evidence {
             continue;
         }
+        // However it is escaped, Loki (3.7.8) writes it out plainly between its own parts, and then refuses it.
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            value = value.replace(char::REPLACEMENT_CHARACTER, "?");
+        }
         if cut(&mut value, limits.max_label_value_bytes as usize) {
             chosen.curtailed.cut.insert(name.clone());
         } else {
@@ -594,6 +598,16 @@ mod tests {
             );
             assert_eq!(chosen.curtailed.cut.contains("long"), kept != value, "{max}");
         }
+    }
+
+    #[test]
+    fn a_character_that_loki_refuses_is_replaced() {
+        let rules = LabelRules {
+            fixed: map(&[("x", "a\u{fffd}b")]),
+            ..LabelRules::default()
+        };
+        let chosen = choose(&rules, &Pod::with(&[]).facts(None), &Limits::default());
+        assert!(chosen.labels.contains(r#"x="a?b""#), "{chosen:?}");
     }
 
     #[test]

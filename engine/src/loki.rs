@@ -150,7 +150,7 @@ pub fn quote(value: &str, out: &mut String) {
                 // Writing to a String cannot fail.
                 let _infallible = write!(out, "\\x{:02x}", u32::from(c));
             }
-            // The parser takes this character for a sign of invalid UTF-8, and refuses the whole request.
+            // The parser takes this character for a sign of invalid UTF-8; `labels::choose` lets none get here.
             char::REPLACEMENT_CHARACTER => out.push_str("\\ufffd"),
             c => out.push(c),
         }
