@@ -338,7 +338,8 @@ fn members_of_a_compressed_file_are_one_content() {
 fn leftovers_of_compressing_are_passed_over() {
     let mut rig = Rig::new();
     rig.log(A, &["1"]);
-    let half = &cri("stdout", "F", "1")[..20];
+    let whole = cri("stdout", "F", "1");
+    let half = whole.get(..20).unwrap();
     rig.write(&format!("{A}.tmp"), half);
     rig.write(&format!("{A}.gz.tmp"), "x");
     rig.log(B, &["2"]);

@@ -117,7 +117,8 @@ proptest! {
                     let outcome = sluice_agent::batch::Outcome {
                         id: batch.id,
                         tenant: batch.tenant,
-                        rejected: Vec::new(),
+                        stream: None,
+                        fate: sluice_agent::batch::Fate::Ended(Vec::new()),
                         body: batch.body,
                     };
                     batcher.complete(outcome);
