@@ -4,6 +4,7 @@
 
 pub mod beneath;
 pub mod names;
+pub mod roots;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ pub struct Discovery {
     next_sweep: Option<Instant>,
     /// The log root cannot be read, and why.
     pub unreadable: Option<String>,
+    /// Its folders are for one pipeline each.
+    spool: bool,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +86,15 @@ impl Discovery {
             ignored: BTreeSet::new(),
             next_sweep: None,
             unreadable: None,
+            spool: false,
+        }
+    }
+
+    /// Discovers what was read through the API; no link leads out of there.
+    pub fn spool(root: PathBuf) -> Self {
+        Self {
+            spool: true,
+            ..Self::new(root, Vec::new())
         }
     }
 
@@ -184,7 +196,7 @@ impl Discovery {
             self.pod_gone(&folder, found);
         }
         for folder in names {
-            if PodFolder::parse(&folder).is_none() {
+            if PodFolder::parse(&folder).is_none_or(|pod| pod.reader.is_some() != self.spool) {
                 if self.ignored.insert(folder.clone()) {
                     tracing::debug!(folder, "no pod's folder, ignored");
                 }

@@ -131,7 +131,7 @@ impl<S: Sink> Core<S> {
                 .tenants
                 .iter()
                 .find(|entry| entry.tenant.name == *cursor.tenant);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
             let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
             let (pod, name) = (&container.pod, &key.container);
             let kept = pipeline.zip(tenant).filter(|(pipeline, _)| {
@@ -227,9 +227,10 @@ impl<S: Sink> Core<S> {
         } else {
             0
         };
-        let complete = container
-            .chain
-            .reconcile(&self.discovery.root, folder, &names, from);
+        let Some(root) = self.discovery.root(key) else {
+            return;
+        };
+        let complete = container.chain.reconcile(root, folder, &names, from);
         if !complete {
             self.again.insert(Arc::clone(key));
             self.retry.get_or_insert(now + AGAIN);
@@ -252,7 +253,7 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get(key) else {
             return (wanted, parked);
         };
-        let facts = self.pods.get(&key.folder);
+        let facts = self.pods.get(key.pod_folder());
         let since = self
             .synced
             .map_or(container.first_seen, |synced| synced.max(container.first_seen));
@@ -327,7 +328,7 @@ impl<S: Sink> Core<S> {
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
 
@@ -342,7 +343,8 @@ impl<S: Sink> Core<S> {
             } else {
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
-                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                // What is spooled was asked for already by where the pipeline begins.
+                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 let chain = &container.chain;
                 cursor.position = if begins_at_end {
                     chain.end()
@@ -386,15 +388,11 @@ impl<S: Sink> Core<S> {
                 .map(|(id, entry)| (*id, entry.identity.clone()))
                 .collect();
             for (id, identity) in known {
-                let path = self
-                    .settings
-                    .log_root
-                    .join(&identity.folder)
-                    .join(&identity.container);
-                let gone = path
-                    .symlink_metadata()
-                    .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-                if gone && !self.cursors.contains_key(&id) {
+                let key = ContainerKey {
+                    folder: identity.folder.clone(),
+                    container: identity.container.clone(),
+                };
+                if self.discovery.is_gone(&key) && !self.cursors.contains_key(&id) {
                     tracing::debug!(
                         folder = identity.folder,
                         container = identity.container,
@@ -407,7 +405,7 @@ impl<S: Sink> Core<S> {
         let containers = &self.containers;
         let (pods, deleted) = (&mut self.pods, &mut self.pods_deleted);
         deleted.retain(|folder| {
-            let needed = containers.keys().any(|key| key.folder == *folder);
+            let needed = containers.keys().any(|key| key.pod_folder() == folder);
             if !needed {
                 pods.remove(folder);
             }

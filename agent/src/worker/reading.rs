@@ -67,12 +67,11 @@ impl<S: Sink> Core<S> {
                 Some(now + BUSY)
             } else {
                 // Armed before the read that follows in this turn, so nothing falls between.
-                let watcher = &mut self.discovery.watcher;
                 let target = || Target::File(std::sync::Arc::clone(&container.key));
-                let armed = container
-                    .chain
-                    .growing(oldest)
-                    .all(|file| watcher.file(file, target()));
+                let armed = self.discovery.watcher(&container.key).is_some_and(|watcher| {
+                    let mut growing = container.chain.growing(oldest);
+                    growing.all(|file| watcher.file(file, target()))
+                });
                 (!armed).then_some(now + UNWATCHED)
             };
         }
@@ -223,7 +222,7 @@ impl<S: Sink> Core<S> {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
-            let facts = self.pods.get(&container.key.folder);
+            let facts = self.pods.get(container.key.pod_folder());
             let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,
@@ -358,7 +357,9 @@ fn choose<S: Sink>(
 ) {
     let namespace = namespace(&cursor.pipeline, &container.pod.namespace);
     let facts = container_facts(&container.key, &container.pod, namespace, facts, node);
-    let chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    let mut chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    // The API does not say which of the two outputs a line came from.
+    chosen.stream &= !container.key.is_spooled();
     let first = cursor.outlet.choices.is_empty();
     let place = if first {
         None

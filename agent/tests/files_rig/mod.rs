@@ -202,6 +202,7 @@ pub fn pipeline(name: &str, tenants: &[&str]) -> Pipeline {
             selector: LabelSelector::default(),
             containers: ContainerSelector::default(),
             start_at: StartAt::Beginning,
+            ..PodSource::default()
         },
         labels: LabelRules {
             drop: vec!["app".into()],
@@ -265,7 +266,8 @@ impl Rig {
 
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
-            log_root: self.dir.path().join("pods"),
+            log_root: Some(self.dir.path().join("pods")),
+            follow_root: None,
             link_roots: vec![self.dir.path().join("runtime")],
             state_dir: self.dir.path().join("state"),
             node_name: "node1".into(),
