@@ -22,7 +22,7 @@ clippy: ## lint; a warning is an error
 	cargo clippy -p sluice-operator --test api --test fleet_live --test chart --locked -- -D warnings
 	cargo clippy -p sluice-agent --test control_cluster --locked -- -D warnings
 deny: ## which crates may be linked, and under which licences
-	@test -x $(DENY) || cargo install --quiet --locked --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+	@test -x $(DENY) || cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
 generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
 	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds --docs docs/crds.md
@@ -40,6 +40,8 @@ test-api: deps tools ## API: operator and agent beside a real API server and etc
 	cargo test -p sluice-agent --test control_cluster --locked
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
 	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture
+chaos: images cluster-up cluster-load ## ten minutes of every trouble at once
+	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test -p sluice-e2e --locked --test live -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible
 	bench/run
 

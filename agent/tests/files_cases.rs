@@ -429,7 +429,8 @@ fn refused_lines_are_counted_and_not_sent_again() {
     let outcome = sluice_agent::batch::Outcome {
         id: request.id,
         tenant: Arc::new(request.tenant),
-        rejected: vec![("line_too_long", 2)],
+        stream: None,
+        fate: sluice_agent::batch::Fate::Ended(vec![("line_too_long", 2)]),
         body: Vec::new(),
     };
     rig.core().command(Command::Outcome(outcome), now);
@@ -475,7 +476,8 @@ fn the_thread_sends_saves_and_ends() {
         let outcome = sluice_agent::batch::Outcome {
             id: request.id,
             tenant: Arc::new(request.tenant),
-            rejected: vec![],
+            stream: None,
+            fate: sluice_agent::batch::Fate::Ended(vec![]),
             body: vec![],
         };
         mailbox.send(Command::Outcome(outcome));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use api_double::{ApiDouble, CONTAINER, Instance};
 use files_rig::{FakeSink, in_force, pipeline, tenant};
-use sluice_agent::batch::Outcome;
+use sluice_agent::batch::{Fate, Outcome};
 use sluice_agent::config::InForce;
 use sluice_agent::discover::names::{ContainerKey, LogName};
 use sluice_agent::follow::Settings;
@@ -525,7 +525,8 @@ async fn the_worker_delivers_what_is_spooled_and_the_spool_goes_with_its_pod() {
             let outcome = Outcome {
                 id: request.id,
                 tenant: Arc::new(request.tenant),
-                rejected: Vec::new(),
+                stream: None,
+                fate: Fate::Ended(Vec::new()),
                 body: Vec::new(),
             };
             core.command(Command::Outcome(outcome), Instant::now());

@@ -35,6 +35,8 @@ make_pki() {
   # Loki's own authority is one that no pod is given by Kubernetes: who reaches the gateway over TLS was told of it
   authority loki-ca
   certificate loki-ca loki-gateway /CN=loki-gateway "DNS:loki-gateway.loki.svc,DNS:loki-gateway.loki.svc.cluster.local"
+  certificate loki-ca loki-other-name /CN=loki-other-name "DNS:$GATEWAY_OTHER_NAME"
+  certificate loki-ca loki-client "/CN=$GATEWAY_CERTIFIED"
 
   certificate ca apiserver /CN=kube-apiserver "IP:127.0.0.1,IP:$CP_IP,IP:$SERVICE_NET.0.1,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
   certificate ca kubelet-client /O=system:masters/CN=apiserver-kubelet

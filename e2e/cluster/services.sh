@@ -11,6 +11,8 @@ gateway_secret() {
   local user
   "$KUBE/kubectl" create secret generic loki-gateway --namespace loki --dry-run=client --output yaml \
     --from-file=tls.crt="$PKI/loki-gateway.crt" --from-file=tls.key="$PKI/loki-gateway.key" \
+    --from-file=other-name.crt="$PKI/loki-other-name.crt" --from-file=other-name.key="$PKI/loki-other-name.key" --from-file=ca.crt="$PKI/loki-ca.crt" \
+    --from-file=tokens=<(echo "\"Bearer ${GATEWAY_TOKEN#*:}\" ${GATEWAY_TOKEN%%:*};") \
     --from-file=htpasswd=<(for user in "${GATEWAY_USERS[@]}"; do echo "${user%%:*}:$(openssl passwd -apr1 "${user#*:}")"; done)
 }
 

@@ -35,3 +35,7 @@ export KUBECONFIG=$STATE/kubeconfig
 
 # one password per user, for tests and for the demo; the gateway gets their hashes
 GATEWAY_USERS=(ops:ops-password dev:dev-password)
+# its other ways in: the name of a client certificate, a bearer token, and the name that only tls.serverName finds
+GATEWAY_CERTIFIED=certified
+GATEWAY_TOKEN=tokened:a-token
+GATEWAY_OTHER_NAME=loki.example.internal

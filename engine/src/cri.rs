@@ -53,7 +53,43 @@ impl Parser {
     ///
     /// # Errors
     /// When any part of the header is missing or out of range.
+    #[inline]
     pub fn parse<'a>(&mut self, line: &'a [u8]) -> Result<Line<'a>, Malformed> {
+        match self.quick(line) {
+            Some(line) => Ok(line),
+            None => self.careful(line),
+        }
+    }
+
+    /// Nine of ten lines of a node: nine digits of fraction, in UTC, whole, of the minute of the last one. The
+    /// careful way comes to the same.
+    #[inline]
+    fn quick<'a>(&self, line: &'a [u8]) -> Option<Line<'a>> {
+        let (head, content) = line.split_first_chunk::<40>()?;
+        let (minute, head) = head.split_first_chunk::<17>()?;
+        let [s1, s2, b'.', eight @ .., ninth @ b'0'..=b'9', b'Z', b' '] = *head.first_chunk::<14>()? else {
+            return None;
+        };
+        let seconds = self.minute_seconds.filter(|_| *minute == self.minute)?;
+        let second = two_digits([s1, s2]).filter(|second| *second <= 60)?;
+        let stream = match head.last_chunk::<9>()? {
+            b"stdout F " => Stream::Stdout,
+            b"stderr F " => Stream::Stderr,
+            _ => return None,
+        };
+        let timestamp = Timestamp {
+            seconds: seconds + second,
+            nanos: eight_digits(eight)? * 10 + u32::from(ninth - b'0'),
+        };
+        Some(Line {
+            timestamp,
+            stream,
+            partial: false,
+            content,
+        })
+    }
+
+    fn careful<'a>(&mut self, line: &'a [u8]) -> Result<Line<'a>, Malformed> {
         let (timestamp, rest) = self.timestamp(line).ok_or(Malformed)?;
         let (stream, rest) = match rest {
             [b's', b't', b'd', b'o', b'u', b't', b' ', rest @ ..] => (Stream::Stdout, rest),
@@ -188,6 +224,20 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
+/// Eight decimal digits at once (D. Lemire, `parse_eight_digits_unrolled`).
+pub fn eight_digits(text: [u8; 8]) -> Option<u32> {
+    let value = u64::from_le_bytes(text);
+    let high = value & 0xf0f0_f0f0_f0f0_f0f0;
+    let carry = (value.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4;
+    if high | carry != 0x3333_3333_3333_3333 {
+        return None;
+    }
+    let value = (value & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(2561) >> 8;
+    let value = (value & 0x00ff_00ff_00ff_00ff).wrapping_mul(6_553_601) >> 16;
+    let value = (value & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32;
+    u32::try_from(value).ok()
+}
+
 fn two_digits([tens, ones]: [u8; 2]) -> Option<i64> {
     (tens.is_ascii_digit() && ones.is_ascii_digit())
         .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
@@ -271,6 +321,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_quick_way_and_the_careful_one_agree(
+            stream in "std(out|err) [FP][ :]", second in 0..70_u32, nanos in 0..1_000_000_000_u32,
+            content in proptest::collection::vec(any::<u8>(), 0..9), at in 0..60_usize, byte: u8,
+        ) {
+            let mut line = format!("2026-11-20T17:50:{second:02}.{nanos:09}Z {stream}").into_bytes();
+            line.extend(content);
+            if let Some(place) = line.get_mut(at) {
+                *place = byte;
+            }
+            let mut knows_the_minute = Parser::default();
+            prop_assert!(knows_the_minute.parse(b"2026-11-20T17:50:00Z stdout F").is_ok());
+            prop_assert_eq!(knows_the_minute.parse(&line), Parser::default().parse(&line));
+        }
+
+        #[test]
+        fn eight_digits_are_digits(number in 0..100_000_000_u32, at in 0..8_usize, byte: u8) {
+            let mut text: [u8; 8] = format!("{number:08}").into_bytes().try_into().unwrap();
+            prop_assert_eq!(eight_digits(text), Some(number));
+            text[at] = byte;
+            prop_assert_eq!(eight_digits(text).is_some(), byte.is_ascii_digit());
+        }
+
         #[test]
         fn any_bytes_parse_or_are_refused(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _either = Parser::default().parse(&line);

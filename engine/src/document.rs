@@ -217,6 +217,13 @@ pub struct Limits {
     pub per_stream_rate_bytes_per_second: u64,
     /// Largest burst of one stream in bytes (`per_stream_rate_limit_burst`).
     pub per_stream_burst_bytes: u64,
+    /// How far a line may lie behind the newest one of its stream, in milliseconds: half of Loki's
+    /// `max_chunk_age`. Older ones go to streams of their own.
+    pub out_of_order_window_ms: u64,
+    /// Age in milliseconds from which on lines are not sent, but counted (`reject_old_samples_max_age`). Absent:
+    /// all are sent, and age is Loki's to judge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reject_old_samples_max_age_ms: Option<u64>,
     /// Longest line in bytes (`max_line_size`); longer ones are cut into marked pieces.
     pub max_line_bytes: u64,
     /// Labels of one stream at most (`max_label_names_per_series`).
@@ -246,6 +253,8 @@ impl Default for Limits {
             burst_bytes: 6 << 20,
             per_stream_rate_bytes_per_second: 3 << 20,
             per_stream_burst_bytes: 15 << 20,
+            out_of_order_window_ms: 3_600_000,
+            reject_old_samples_max_age_ms: None,
             max_line_bytes: 256 << 10,
             max_label_names: 15,
             max_label_value_bytes: 2048,

@@ -131,6 +131,8 @@ pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -
         }
     }
 
+    // Two stay free for `late` and `part`, which the agent adds where a stream alone would not take the lines.
+    let most = (limits.max_label_names as usize).saturating_sub(2).max(4);
     let mut chosen = Chosen::default();
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
     let mut demoted: Vec<(String, String)> = Vec::new();
@@ -146,7 +148,7 @@ pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -
             if !loki::RESERVED_LABELS.contains(&name.as_str()) {
                 labels.insert(name, value);
             }
-        } else if labels.len() < limits.max_label_names as usize {
+        } else if labels.len() < most {
             labels.insert(name, value);
         } else {
             chosen.curtailed.push(name.clone());

@@ -177,6 +177,19 @@ fn figures(tenant: &Tenant, found: &mut Violations) {
             format!("is {value}, at least 1024 is needed"),
         );
     }
+    let window = limits.out_of_order_window_ms;
+    found.check(
+        (10_000..=7 * 86_400_000).contains(&window),
+        "limits.outOfOrderWindowMs",
+        format!("is {window}, 10000 to 604800000 are allowed: write half of Loki's max_chunk_age"),
+    );
+    if let Some(age) = limits.reject_old_samples_max_age_ms {
+        found.check(
+            age >= 60_000,
+            "limits.rejectOldSamplesMaxAgeMs",
+            format!("is {age}, at least 60000 is needed"),
+        );
+    }
     let delivery = &tenant.delivery;
     found.check(
         (16_384..=loki::MAX_REQUEST_BYTES).contains(&delivery.batch_bytes),
@@ -243,6 +256,8 @@ mod tests {
             value: "x\n".into(),
         });
         bad.limits.max_line_bytes = 1;
+        bad.limits.out_of_order_window_ms = 1;
+        bad.limits.reject_old_samples_max_age_ms = Some(1);
         bad.delivery.batch_wait_ms = 1;
         let found = tenant(&bad);
         let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
@@ -254,6 +269,8 @@ mod tests {
                 "headers[0].name",
                 "headers[0].value",
                 "limits.maxLineBytes",
+                "limits.outOfOrderWindowMs",
+                "limits.rejectOldSamplesMaxAgeMs",
                 "delivery.batchWaitMs"
             ]
         );

@@ -3,13 +3,33 @@
 //! Labels are chosen once, journaled before the first line is sent, and replayed: a pod that is relabelled
 //! later, or not known after a restart, changes nothing for lines that were read.
 
+//!
+//! # Layout
+//! - [`select`]: a container and a pipeline in, whether it is collected out
+//! - [`route`]: a line's time and place in, which of its container's streams takes it out
+
+pub mod route;
 pub mod select;
 
+use serde::{Deserialize, Serialize};
 use sluice_engine::document::{Limits, content_hash};
 use sluice_engine::labels::{Chosen, ContainerFacts, LabelRules};
 
 use crate::batch::StreamId;
 use crate::tail::position::Position;
+
+use route::Route;
+
+/// What the journal keeps of a choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journaled {
+    /// The labels.
+    #[serde(flatten)]
+    pub chosen: Chosen,
+    /// Which streams beside the plain one take lines.
+    #[serde(default)]
+    pub route: Route,
+}
 
 /// Labels in use from some position on.
 #[derive(Debug)]
@@ -20,8 +40,12 @@ pub struct Choice {
     pub rules: String,
     /// The labels.
     pub chosen: Chosen,
-    /// The stream they name.
-    pub stream: StreamId,
+    /// Which streams beside the plain one take lines.
+    pub route: Route,
+    /// The streams that take turns; the plain one comes first.
+    pub streams: Vec<StreamId>,
+    /// For each of them the one of its late lines that is open, and the hour it stands for.
+    pub late: Vec<Option<(i64, StreamId)>>,
     /// Encoded structured metadata of each [slot](crate::parse::join::SLOTS).
     pub metadata: [Vec<u8>; 3],
 }
@@ -41,15 +65,18 @@ impl Choice {
             .chain(stream)
             .collect()
     }
+
+    /// Every stream that is open for it.
+    pub fn open(&self) -> impl Iterator<Item = StreamId> {
+        let late = self.late.iter().flatten().map(|(_, stream)| *stream);
+        self.streams.iter().copied().chain(late)
+    }
 }
 
-/// The choice for a line that begins at a position, among those of a cursor, oldest first.
-pub fn at(choices: &[Choice], position: Position) -> Option<&Choice> {
-    choices
-        .iter()
-        .rev()
-        .find(|choice| choice.from <= position)
-        .or_else(|| choices.first())
+/// Which of a cursor's choices, oldest first, holds for a line that begins at a position.
+pub fn at(choices: &[Choice], position: Position) -> Option<usize> {
+    let found = choices.iter().rposition(|choice| choice.from <= position);
+    found.or_else(|| (!choices.is_empty()).then_some(0))
 }
 
 /// Hash of everything but the pod's facts that decides on labels.

@@ -14,6 +14,7 @@ use sluice_engine::report::{Problem, ProblemReason};
 use super::problem::{Cause, problem};
 use super::resolve::{Resolver, is_allowed};
 use super::{PushSettings, failure, tls};
+use crate::batch::MOST_UNDER_WAY;
 use crate::config::TenantInForce;
 
 /// Connecting takes no longer than this, however long an answer may take.
@@ -122,7 +123,7 @@ impl Client {
             .referer(false)
             .no_proxy()
             .http1_only()
-            .pool_max_idle_per_host(4)
+            .pool_max_idle_per_host(MOST_UNDER_WAY)
             .connect_timeout(CONNECT.min(timeout))
             .timeout(timeout)
             .build()

@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::document::{Namespace, Pipeline, StartAt};
 use sluice_engine::key::Key;
-use sluice_engine::labels::{Chosen, ContainerFacts};
+use sluice_engine::labels::ContainerFacts;
 
 use super::Sink;
+use super::choices::{replay, returning};
 use super::container::Container;
 use super::core::{Core, Lane};
 use super::cursor::{Cursor, State};
-use crate::checkpoint::record::{Identity, LabelChoice, Record, Watermark};
+use crate::checkpoint::record::{Identity, Record, StreamBound, Watermark};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodFacts;
 use crate::process::select::{Knowledge, Selected, select};
 use crate::process::{Choice, rules_hash};
-use crate::tail::position::{CursorId, Mark, Position};
+use crate::tail::position::{CursorId, Mark};
 
 /// How long until a folder that changed while it was read is listed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -68,19 +69,23 @@ impl<S: Sink> Core<S> {
         for entry in &config.tenants {
             let tenant = Arc::clone(&entry.tenant);
             self.sink.set_tenant(&tenant);
-            match self.tenants.get_mut(&tenant.name) {
-                Some(lane) => lane.tenant = tenant,
-                None => {
-                    self.tenants.insert(
-                        tenant.name.clone(),
-                        Lane {
-                            tenant,
-                            ready: VecDeque::new(),
-                            held: false,
-                        },
-                    );
-                }
+            if let Some(lane) = self.tenants.get_mut(&tenant.name) {
+                lane.tenant = tenant;
+                continue;
             }
+            let returning = returning(self.journal.ledger(), &tenant.name);
+            for (labels, bound) in self.journal.ledger().bounds_of(&tenant.name) {
+                let cursors = returning.get(labels).copied().unwrap_or_default();
+                self.sink.restore(&tenant.name, labels, bound, cursors);
+            }
+            self.tenants.insert(
+                tenant.name.clone(),
+                Lane {
+                    tenant,
+                    ready: VecDeque::new(),
+                    held: false,
+                },
+            );
         }
         for pipeline in &config.pipelines {
             if !self.journal.ledger().pipelines.contains(&pipeline.uid) {
@@ -107,6 +112,19 @@ impl<S: Sink> Core<S> {
         {
             self.sink.remove_tenant(&key);
             self.tenants.remove(&key);
+            let journal = &mut self.journal;
+            let streams: Vec<String> = journal
+                .ledger()
+                .bounds_of(&key)
+                .map(|(labels, _)| labels.to_owned())
+                .collect();
+            for labels in streams {
+                journal.append(&Record::Bound(StreamBound {
+                    tenant: key.to_string(),
+                    labels,
+                    seconds: None,
+                }));
+            }
         }
     }
 
@@ -145,6 +163,7 @@ impl<S: Sink> Core<S> {
             let namespace = namespace(pipeline, &pod.namespace);
             let limits = &tenant.tenant.limits;
             cursor.joiner.limit(limits.max_line_bytes);
+            cursor.outlet.limit(&tenant.tenant);
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
@@ -160,16 +179,17 @@ impl<S: Sink> Core<S> {
     /// Ends a cursor; the journal keeps its position.
     pub(super) fn remove_cursor(&mut self, id: CursorId) {
         self.write_position(id);
-        let Some(cursor) = self.cursors.remove(&id) else {
+        let Some(mut cursor) = self.cursors.remove(&id) else {
             return;
         };
         self.sink.drop_cursor(id);
+        cursor.outlet.has_returned(&mut self.sink);
         if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
             // Made again it has the same identifier, and would get two turns.
             lane.ready.retain(|other| *other != id);
         }
-        for choice in &cursor.outlet.choices {
-            self.sink.close_stream(choice.stream);
+        for stream in cursor.outlet.choices.iter().flat_map(Choice::open) {
+            self.sink.close_stream(stream);
         }
         if let Some(container) = self.containers.get_mut(&cursor.container) {
             container.cursors.retain(|other| *other != id);
@@ -324,6 +344,7 @@ impl<S: Sink> Core<S> {
                 limits.max_line_bytes,
                 now,
             );
+            cursor.outlet.limit(&lane.tenant);
             let namespace = namespace(&pipeline, &container.pod.namespace);
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
@@ -358,8 +379,11 @@ impl<S: Sink> Core<S> {
                     .and_then(|place| container.chain.find(&place).ok())
                     .unwrap_or_default();
                 if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
-                    cursor.outlet.choices.push(choice);
+                    cursor.outlet.choose(choice);
                 }
+            }
+            if self.returned.insert(id) {
+                cursor.outlet.returns();
             }
             for flush in entry.iter().flat_map(|entry| &entry.flushes) {
                 let at = container.chain.find(&flush.place).unwrap_or_default();
@@ -434,32 +458,5 @@ fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: In
             cursor.position = survivor;
             false
         }
-    }
-}
-
-/// A journaled choice, in use again.
-fn replay<S: Sink>(choice: &LabelChoice, from: Position, tenant: &Key, sink: &mut S) -> Option<Choice> {
-    let chosen: Chosen = serde_json::from_str(&choice.chosen)
-        .inspect_err(|error| tracing::warn!(%error, "journaled labels cannot be read: chosen anew"))
-        .ok()?;
-    Some(in_use(from, choice.rules.clone(), chosen, tenant, sink))
-}
-
-/// A choice with its stream open and its metadata encoded.
-pub(super) fn in_use<S: Sink>(
-    from: Position,
-    rules: String,
-    chosen: Chosen,
-    tenant: &Key,
-    sink: &mut S,
-) -> Choice {
-    let metadata = [0, 1, 2].map(|slot| S::metadata(&Choice::pairs(&chosen, slot)));
-    let stream = sink.open_stream(tenant, &chosen.labels);
-    Choice {
-        from,
-        rules,
-        chosen,
-        stream,
-        metadata,
     }
 }

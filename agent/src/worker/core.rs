@@ -10,10 +10,12 @@ use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
 use super::container::Container;
-use super::cursor::{Cursor, TAIL};
+use super::cursor::{Cursor, State, TAIL};
+use super::tick::bound_record;
 use super::{Command, Sink, WorkerSettings};
-use crate::batch::Outcome;
+use crate::batch::{Fate, Outcome};
 use crate::checkpoint::journal::{Journal, StartError};
+use crate::checkpoint::record::Record;
 use crate::config::InForce;
 use crate::discover::Found;
 use crate::discover::names::ContainerKey;
@@ -53,6 +55,10 @@ pub struct Core<S> {
     /// Containers to be listed in the next turn, and those to be listed after a pause.
     pub(super) relist: BTreeSet<Arc<ContainerKey>>,
     pub(super) again: BTreeSet<Arc<ContainerKey>>,
+    /// Cursors of this process: one made again has sent nothing before a restart that was not waited for.
+    pub(super) returned: BTreeSet<CursorId>,
+    /// Cursors whose streams have enough waiting.
+    pub(super) held: Vec<CursorId>,
     pub(super) draining: bool,
     pub(super) figures: Figures,
     pub(super) totals: BTreeMap<(String, Key), OutputFigures>,
@@ -109,6 +115,8 @@ impl<S: Sink> Core<S> {
             retry: None,
             relist: BTreeSet::new(),
             again: BTreeSet::new(),
+            returned: BTreeSet::new(),
+            held: Vec::new(),
             draining: false,
             figures,
             totals: BTreeMap::new(),
@@ -157,10 +165,13 @@ impl<S: Sink> Core<S> {
             }
             self.list_again(now);
             self.poll(now);
-            let mut budget = TURN;
+            let (mut budget, mut sealed) = (TURN, TURN);
             while budget > 0 && self.visit(&mut budget, now) {
                 // What is full goes out, which may make room for what waits.
-                self.seal(now, send);
+                if sealed - budget >= BUFFER || self.tenants.values().any(|lane| lane.held) {
+                    self.seal(now, send);
+                    sealed = budget;
+                }
             }
         }
         self.seal(now, send);
@@ -185,6 +196,7 @@ impl<S: Sink> Core<S> {
     fn seal(&mut self, now: Instant, send: &dyn Fn(S::Batch)) {
         let mut sealed = false;
         while let Some(batch) = self.sink.seal(now) {
+            self.remember_bounds();
             // A replay must make the same choices: they are on disk before the first line that shows them.
             self.journal.sync_urgent();
             send(batch);
@@ -195,8 +207,25 @@ impl<S: Sink> Core<S> {
         }
     }
 
+    /// Journals how new the lines of streams are, before those are sent: a line that is read later is judged by it.
+    fn remember_bounds(&mut self) {
+        let raised = self.sink.raised();
+        if raised.is_empty() {
+            return;
+        }
+        // What is acknowledged must not be judged anew by a bound that it was not judged by.
+        self.write_positions();
+        for bound in &raised {
+            let record = bound_record(bound, Some(bound.seconds));
+            self.journal.append_urgent(&Record::Bound(record));
+        }
+    }
+
     fn outcome(&mut self, outcome: Outcome) {
-        let mut rejected = outcome.rejected.clone();
+        let mut rejected = match &outcome.fate {
+            Fate::Ended(rejected) => rejected.clone(),
+            Fate::Waits(_) => Vec::new(),
+        };
         for finished in self.sink.complete(outcome) {
             let Some(cursor) = self.cursors.get_mut(&finished.cursor) else {
                 continue;
@@ -225,10 +254,22 @@ impl<S: Sink> Core<S> {
         self.unblock();
     }
 
-    /// Lets the tenants that wait for room try again.
+    /// Lets those who wait for room try again.
     pub(super) fn unblock(&mut self) {
         for lane in self.tenants.values_mut() {
             lane.held = false;
+        }
+        for id in std::mem::take(&mut self.held) {
+            let held = self
+                .cursors
+                .get_mut(&id)
+                .filter(|cursor| cursor.state == State::Held);
+            if let Some(cursor) = held
+                && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
+            {
+                cursor.state = State::Ready;
+                lane.ready.push_back(id);
+            }
         }
     }
 

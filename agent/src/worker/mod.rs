@@ -3,10 +3,12 @@
 //! [`Core`] is a state machine that is told the time; [`spawn`] runs it.
 
 mod admit;
+mod choices;
 mod container;
 mod core;
 mod cursor;
 mod mailbox;
+mod outlet;
 mod publish;
 mod reading;
 mod sink;

@@ -1,19 +1,15 @@
 //! Tenants take turns, and so do the cursors of each: bytes of their files in, entries in the sink out.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_engine::document::Limits;
-use sluice_engine::labels;
 
 use super::Sink;
-use super::admit::{container_facts, in_use, namespace};
+use super::choices::choose;
 use super::container::{BUSY, Container, IDLE_AFTER, UNWATCHED};
 use super::core::{BUFFER, Core};
 use super::cursor::{Chunk, Cursor, State, TAIL};
-use crate::checkpoint::journal::Journal;
-use crate::checkpoint::record::{LabelChoice, Record};
 use crate::discover::watch::Target;
-use crate::metadata::PodFacts;
 use crate::parse::join::NoRoom;
 use crate::status::figures::Figures;
 use crate::tail::chain::{Chain, Next};
@@ -21,6 +17,8 @@ use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
 const QUANTUM: i64 = 256 << 10;
+/// Looks that are due within so long are taken together.
+const SOON: Duration = Duration::from_millis(50);
 /// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -33,6 +31,8 @@ enum Step {
     Read(usize),
     /// So many bytes were taken, and the sink has no room for the next line.
     NoRoom(usize),
+    /// The stream has enough waiting.
+    Held,
     /// There is nothing more for now.
     AtEnd,
     /// There will never be more.
@@ -40,10 +40,15 @@ enum Step {
 }
 
 impl<S: Sink> Core<S> {
-    /// Lets the cursors look again whose files may have grown.
+    /// Lets the cursors look again whose files may have grown. Who would be due soon is looked at as well: so
+    /// busy files come to share one wake-up for each look, however they began.
     pub(super) fn poll(&mut self, now: Instant) {
+        let is_due = |container: &Container, by: Instant| container.next_poll.is_some_and(|due| due <= by);
+        if !self.containers.values().any(|container| is_due(container, now)) {
+            return;
+        }
         for container in self.containers.values_mut() {
-            if container.next_poll.is_none_or(|due| due > now) {
+            if !is_due(container, now + SOON) {
                 continue;
             }
             let mut oldest = u32::MAX;
@@ -98,16 +103,26 @@ impl<S: Sink> Core<S> {
             _ => return,
         }
         loop {
-            let has_room = match self.cursors.get(&id) {
-                Some(cursor) => self.sink.has_room(&cursor.tenant),
-                None => return,
+            let Some(cursor) = self.cursors.get(&id) else {
+                return;
             };
-            let step = if has_room {
+            let has_room = self.sink.has_room(&cursor.tenant);
+            let stream = cursor.outlet.stream_at(cursor.position);
+            let takes_more = stream.is_none_or(|stream| self.sink.takes_more(stream));
+            let step = if !takes_more {
+                self.look(id, now);
+                Step::Held
+            } else if has_room {
                 self.step(id, now)
             } else {
                 self.look(id, now);
                 Step::NoRoom(0)
             };
+            self.count_expired(id);
+            if matches!(step, Step::NoRoom(_)) && self.reroute(id) {
+                continue;
+            }
+            let step = self.yielded(id, step, now);
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 return;
             };
@@ -138,7 +153,16 @@ impl<S: Sink> Core<S> {
                     }
                     return;
                 }
+                Step::Held => {
+                    cursor.state = State::Held;
+                    cursor.deficit = 0;
+                    cursor.waits = cursor.waits.or(cursor.previous);
+                    self.held.push(id);
+                    return;
+                }
                 Step::AtEnd | Step::Finished => {
+                    cursor.outlet.caught_up();
+                    cursor.outlet.has_returned(&mut self.sink);
                     cursor.state = if matches!(step, Step::AtEnd) {
                         State::AtEnd
                     } else {
@@ -150,6 +174,26 @@ impl<S: Sink> Core<S> {
                 }
             }
         }
+    }
+
+    /// A cursor whose line waits for other cursors makes place for them.
+    fn yielded(&mut self, id: CursorId, step: Step, now: Instant) -> Step {
+        let yields = |cursor: &mut Cursor| std::mem::take(&mut cursor.outlet.yields);
+        if matches!(step, Step::NoRoom(_)) && self.cursors.get_mut(&id).is_some_and(yields) {
+            self.retry.get_or_insert(now + RETRY);
+            return Step::Held;
+        }
+        step
+    }
+
+    /// Counts lines that the tenant does not want for their age.
+    fn count_expired(&mut self, id: CursorId) {
+        let Some(cursor) = self.cursors.get_mut(&id).filter(|cursor| cursor.expired > 0) else {
+            return;
+        };
+        let output = (cursor.pipeline.uid.clone(), (*cursor.tenant).clone());
+        let total = self.totals.entry(output).or_default();
+        *total.rejected.entry("older_than_max_age").or_default() += std::mem::take(&mut cursor.expired);
     }
 
     /// Finds out whether a line waits for room, and since when: its beginning is read, and nothing is taken.
@@ -214,6 +258,9 @@ impl<S: Sink> Core<S> {
         };
         cursor.last_read = now;
         cursor.verify = false;
+        if let Some(lane) = self.tenants.get(&*cursor.tenant) {
+            cursor.not_older = oldest_wanted(&lane.tenant.limits);
+        }
         if cursor.was_rewritten(chain, number, read, before) {
             return begin_anew(container, cursor.position, &mut self.figures);
         }
@@ -329,6 +376,16 @@ fn at_end_of_file<S: Sink>(
     }
 }
 
+/// Time of the oldest lines that a tenant wants, in seconds since 1970.
+fn oldest_wanted(limits: &Limits) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    let oldest = limits.reject_old_samples_max_age_ms.zip(now).map(|(age, now)| {
+        let oldest = now.as_secs().saturating_sub(age / 1000);
+        i64::try_from(oldest).unwrap_or(i64::MAX)
+    });
+    oldest.unwrap_or(i64::MIN)
+}
+
 /// Lets the cursor take what is at hand, and counts it.
 fn take<S: Sink>(
     cursor: &mut Cursor,
@@ -343,43 +400,6 @@ fn take<S: Sink>(
     figures.too_old_lines += cursor.too_old - too_old;
     figures.read_bytes += taken as u64;
     (taken, no_room)
-}
-
-/// Chooses the labels of what is read from here on, and journals them before any of it can be sent.
-fn choose<S: Sink>(
-    cursor: &mut Cursor,
-    container: &mut Container,
-    facts: Option<&PodFacts>,
-    node: &str,
-    limits: &Limits,
-    journal: &mut Journal,
-    sink: &mut S,
-) {
-    let namespace = namespace(&cursor.pipeline, &container.pod.namespace);
-    let facts = container_facts(&container.key, &container.pod, namespace, facts, node);
-    let mut chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
-    // The API does not say which of the two outputs a line came from.
-    chosen.stream &= !container.key.is_spooled();
-    let first = cursor.outlet.choices.is_empty();
-    let place = if first {
-        None
-    } else {
-        container.chain.place(cursor.position)
-    };
-    let json = serde_json::to_string(&chosen).unwrap_or_default();
-    let record = LabelChoice {
-        from: place,
-        rules: cursor.rules.clone(),
-        chosen: json,
-    };
-    journal.append_urgent(&Record::Chosen(cursor.outlet.id, record));
-    let from = if first {
-        Position::default()
-    } else {
-        cursor.position
-    };
-    let choice = in_use(from, cursor.rules.clone(), chosen, &cursor.tenant, sink);
-    cursor.outlet.choices.push(choice);
 }
 
 impl Cursor {

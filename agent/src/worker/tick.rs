@@ -6,13 +6,23 @@ use std::time::{Duration, Instant};
 use super::Sink;
 use super::core::Core;
 use super::cursor::State;
-use crate::checkpoint::record::{Flush, Record, Watermark};
+use crate::batch::Bound;
+use crate::checkpoint::record::{Flush, Record, StreamBound, Watermark};
 use crate::tail::position::CursorId;
 
 /// How long an unfinished line waits for its next piece.
 const PARTIAL: Duration = Duration::from_secs(30);
 /// Decompressors kept at a time; the others begin their file anew when it is their turn.
 const READERS: usize = 16;
+
+/// What the journal keeps of a bound.
+pub(super) fn bound_record(bound: &Bound, seconds: Option<i64>) -> StreamBound {
+    StreamBound {
+        tenant: bound.tenant.to_string(),
+        labels: bound.labels.to_string(),
+        seconds,
+    }
+}
 
 impl<S: Sink> Core<S> {
     pub(super) fn tick(&mut self, now: Instant) {
@@ -21,6 +31,9 @@ impl<S: Sink> Core<S> {
         }
         self.write_positions();
         self.reclaim();
+        for bound in self.sink.forget(now) {
+            self.journal.append(&Record::Bound(bound_record(&bound, None)));
+        }
         self.journal.sync();
         let mut readers: Vec<_> = self
             .cursors
@@ -39,6 +52,7 @@ impl<S: Sink> Core<S> {
     }
 
     fn flush_partials(&mut self, now: Instant) {
+        let mut rerouted = Vec::new();
         for (id, cursor) in &mut self.cursors {
             // While there is more to read the rest of the line may be in it, or be under way to the sink.
             let at_end = cursor.state == State::AtEnd;
@@ -64,7 +78,11 @@ impl<S: Sink> Core<S> {
                 }
                 // When there is no room, the next second tries again.
                 let _later = cursor.flush(slot, &mut self.sink);
+                rerouted.push(*id);
             }
+        }
+        for id in rerouted {
+            self.reroute(id);
         }
     }
 
@@ -114,8 +132,11 @@ impl<S: Sink> Core<S> {
             .skip(1)
             .take_while(|choice| choice.from <= mark.position)
             .count();
-        for choice in choices.drain(..passed) {
-            self.sink.close_stream(choice.stream);
+        for stream in choices
+            .drain(..passed)
+            .flat_map(|choice| choice.open().collect::<Vec<_>>())
+        {
+            self.sink.close_stream(stream);
         }
         let flushes = cursor
             .flushed

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_agent::batch::{Entry, Finished, Outcome, PieceId, StreamId};
+use sluice_agent::batch::{Bound, Entry, Fate, Finished, Outcome, PieceId, StreamId};
 use sluice_agent::config::{InForce, TenantInForce};
 use sluice_agent::tail::position::CursorId;
 use sluice_agent::worker::{Command, Core, Sink, Taken, WorkerSettings};
@@ -93,6 +93,9 @@ impl Sink for FakeSink {
             });
         StreamId(u32::try_from(at).unwrap())
     }
+    fn open_late_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
+        self.open_stream(tenant, labels)
+    }
     fn close_stream(&mut self, _stream: StreamId) {}
     fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
         pairs
@@ -104,6 +107,20 @@ impl Sink for FakeSink {
     fn has_room(&mut self, tenant: &Key) -> bool {
         let entries = self.open.get(tenant).map_or(0, |(entries, _)| entries.len());
         entries < self.room && self.sealed.len() < self.window && !self.blocked.contains(tenant)
+    }
+    fn takes_more(&self, _stream: StreamId) -> bool {
+        true
+    }
+    fn late_until(&self, _stream: StreamId) -> i64 {
+        i64::MIN
+    }
+    fn raised(&mut self) -> Vec<Bound> {
+        Vec::new()
+    }
+    fn restore(&mut self, _tenant: &Key, _labels: &str, _bound: i64, _returning: u32) {}
+    fn returned(&mut self, _stream: StreamId) {}
+    fn forget(&mut self, _now: Instant) -> Vec<Bound> {
+        Vec::new()
     }
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken {
         let (tenant, labels) = self.streams[stream.0 as usize].clone();
@@ -313,7 +330,8 @@ impl Rig {
             let outcome = Outcome {
                 id: request.id,
                 tenant: Arc::new(request.tenant),
-                rejected: Vec::new(),
+                stream: None,
+                fate: Fate::Ended(Vec::new()),
                 body: Vec::new(),
             };
             self.core

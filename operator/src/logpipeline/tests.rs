@@ -268,7 +268,7 @@ fn ready_follows_the_nodes() {
     is(&ready(vec![good(), late]), "Delivering", "False", "Lagging");
     is(&ready(Vec::new()), "Ready", "False", "NoNodes");
     let blind = node(&resolved, |report| {
-        report.unread = Some("a/web/main cannot be read".into())
+        report.unread = Some("a/web/main cannot be read".into());
     });
     let status = ready(vec![good(), blind]);
     is(&status, "Delivering", "False", "ApiReadFailing");

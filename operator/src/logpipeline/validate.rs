@@ -224,11 +224,13 @@ mod tests {
         assert!(error.message.contains("listed twice"), "{error}");
     }
 
+    #[allow(clippy::unwrap_in_result, reason = "a test may panic")]
     fn reading(pods: &str, host_paths: bool) -> Result<Validated, Rejection> {
         let text = format!(
             "{{apiVersion: sluice.dev/v1alpha1, kind: LogPipeline, metadata: {{name: web, namespace: a, creationTimestamp: '2026-11-20T17:50:00Z'}}, spec: {{tenantRefs: [{{name: ops}}], sources: {{pods: {pods}}}}}}}"
         );
-        validate(&serde_saphyr::from_str(&text).unwrap(), host_paths)
+        let pipeline: LogPipeline = serde_saphyr::from_str(&text).expect("YAML");
+        validate(&pipeline, host_paths)
     }
 
     #[test]
