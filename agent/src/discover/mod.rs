@@ -6,6 +6,7 @@
 pub mod beneath;
 pub mod held;
 pub mod names;
+pub mod roots;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use inotify::WatchDescriptor;
 
 use beneath::LogRoot;
+use held::Budget;
 use names::{ContainerKey, LogName, PodFolder};
 use watch::{Target, Watcher};
 
@@ -49,6 +51,8 @@ pub struct Discovery {
     next_sweep: Option<Instant>,
     /// The log root cannot be read, and why.
     pub unreadable: Option<String>,
+    /// Its folders are for one pipeline each.
+    spool: bool,
 }
 
 #[derive(Debug, Default)]
@@ -64,16 +68,25 @@ struct Container {
 }
 
 impl Discovery {
-    /// Discovers below `root`; symbolic links may lead into `links`.
-    pub fn new(root: PathBuf, links: Vec<PathBuf>) -> Self {
+    /// Discovers below `root`; symbolic links may lead into `links`, and `budget` says how many files may be held.
+    pub fn new(root: PathBuf, links: Vec<PathBuf>, budget: Budget) -> Self {
         Self {
-            root: Arc::new(LogRoot::new(root, links)),
+            root: Arc::new(LogRoot::new(root, links).with_budget(budget)),
             watcher: Watcher::begin(),
             root_watch: None,
             pods: BTreeMap::new(),
             ignored: BTreeSet::new(),
             next_sweep: None,
             unreadable: None,
+            spool: false,
+        }
+    }
+
+    /// Discovers what was read through the API; no link leads out of there.
+    pub fn spool(root: PathBuf, budget: Budget) -> Self {
+        Self {
+            spool: true,
+            ..Self::new(root, Vec::new(), budget)
         }
     }
 
@@ -181,7 +194,7 @@ impl Discovery {
             self.pod_gone(&folder, found);
         }
         for folder in names {
-            if PodFolder::parse(&folder).is_none() {
+            if PodFolder::parse(&folder).is_none_or(|pod| pod.reader.is_some() != self.spool) {
                 if self.ignored.insert(folder.clone()) {
                     tracing::debug!(folder, "no pod's folder, ignored");
                 }
@@ -320,7 +333,7 @@ mod tests {
     #[test]
     fn watches_tell_at_once_of_pods_containers_and_files() {
         let dir = tempfile::tempdir().unwrap();
-        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new(), Budget::of_process());
         let now = Instant::now();
         assert!(matches!(discovery.turn(now)[..], [Found::Swept]));
         let pod = dir.path().join("a_b_c");
@@ -346,7 +359,7 @@ mod tests {
     #[test]
     fn without_watches_folders_are_listed_every_second() {
         let dir = tempfile::tempdir().unwrap();
-        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new(), Budget::of_process());
         discovery.watcher = Watcher::none();
         let now = Instant::now();
         discovery.turn(now);
@@ -364,7 +377,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("pods");
         std::fs::create_dir_all(root.join("a_b_c/main")).unwrap();
-        let mut discovery = Discovery::new(root.clone(), Vec::new());
+        let mut discovery = Discovery::new(root.clone(), Vec::new(), Budget::of_process());
         let now = Instant::now();
         assert_eq!(discovery.turn(now).len(), 2);
         std::fs::rename(&root, dir.path().join("away")).unwrap();

@@ -259,6 +259,12 @@ impl Chain {
         self.generations.last().map(|last| last.number)
     }
 
+    /// A generation's name now; `None` once it has none.
+    pub fn name(&self, number: u32) -> Option<&LogName> {
+        let generation = self.at_or_after(number).filter(|found| found.number == number)?;
+        generation.name.as_ref()
+    }
+
     /// When a generation was written last, in seconds since 1970.
     pub fn modified(&self, number: u32) -> Option<i64> {
         let metadata = self.handle(self.at_or_after(number)?).ok()?.metadata().ok()?;

@@ -148,7 +148,7 @@ impl<S: Sink> Core<S> {
                 .tenants
                 .iter()
                 .find(|entry| entry.tenant.name == *cursor.tenant);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
             let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
             let (pod, name) = (&container.pod, &key.container);
             let kept = pipeline.zip(tenant).filter(|(pipeline, _)| {
@@ -222,11 +222,14 @@ impl<S: Sink> Core<S> {
         if self.settings.own_pod_uid.as_ref() == Some(&pod.uid) {
             return;
         }
+        let Some(root) = self.discovery.root(key) else {
+            return;
+        };
         let early = !self.swept;
         let container = self
             .containers
             .entry(Arc::clone(key))
-            .or_insert_with(|| Container::new(&self.discovery.root, Arc::clone(key), pod, early, now));
+            .or_insert_with(|| Container::new(root, Arc::clone(key), pod, early, now));
         container.gone = false;
         let (wanted, parked) = self.wanted(key, now);
         let Some(container) = self.containers.get_mut(key) else {
@@ -248,7 +251,7 @@ impl<S: Sink> Core<S> {
         let youngest = container.chain.youngest();
         let complete = container.chain.reconcile(&names, from);
         // Without descriptors the next sweep lists it again.
-        if !complete && !self.discovery.root.is_starved() {
+        if !complete && !self.discovery.is_starved() {
             self.again.insert(Arc::clone(key));
             self.retry.get_or_insert(now + AGAIN);
         }
@@ -270,7 +273,7 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get(key) else {
             return (wanted, parked);
         };
-        let facts = self.pods.get(&key.folder);
+        let facts = self.pods.get(key.pod_folder());
         let since = self
             .synced
             .map_or(container.first_seen, |synced| synced.max(container.first_seen));
@@ -346,7 +349,7 @@ impl<S: Sink> Core<S> {
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
             cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
@@ -362,7 +365,8 @@ impl<S: Sink> Core<S> {
             } else {
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
-                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                // What is spooled was asked for already by where the pipeline begins.
+                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 let chain = &container.chain;
                 cursor.position = if begins_at_end {
                     chain.end()
@@ -409,15 +413,11 @@ impl<S: Sink> Core<S> {
                 .map(|(id, entry)| (*id, entry.identity.clone()))
                 .collect();
             for (id, identity) in known {
-                let path = self
-                    .settings
-                    .log_root
-                    .join(&identity.folder)
-                    .join(&identity.container);
-                let gone = path
-                    .symlink_metadata()
-                    .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-                if gone && !self.cursors.contains_key(&id) {
+                let key = ContainerKey {
+                    folder: identity.folder.clone(),
+                    container: identity.container.clone(),
+                };
+                if self.discovery.is_gone(&key) && !self.cursors.contains_key(&id) {
                     tracing::debug!(
                         folder = identity.folder,
                         container = identity.container,
@@ -430,7 +430,7 @@ impl<S: Sink> Core<S> {
         let containers = &self.containers;
         let (pods, deleted) = (&mut self.pods, &mut self.pods_deleted);
         deleted.retain(|folder| {
-            let needed = containers.keys().any(|key| key.folder == *folder);
+            let needed = containers.keys().any(|key| key.pod_folder() == folder);
             if !needed {
                 pods.remove(folder);
             }

@@ -67,7 +67,9 @@ pub(super) fn choose<S: Sink>(
 ) {
     let namespace = namespace(&cursor.pipeline, &container.pod.namespace);
     let facts = container_facts(&container.key, &container.pod, namespace, facts, node);
-    let chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    let mut chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    // The API does not say which of the two outputs a line came from.
+    chosen.stream &= !container.key.is_spooled();
     let first = cursor.outlet.choices.is_empty();
     let place = if first {
         None

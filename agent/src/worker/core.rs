@@ -17,9 +17,9 @@ use crate::batch::{Fate, Outcome};
 use crate::checkpoint::journal::{Journal, StartError};
 use crate::checkpoint::record::Record;
 use crate::config::InForce;
+use crate::discover::Found;
 use crate::discover::names::ContainerKey;
-use crate::discover::watch::Watcher;
-use crate::discover::{Discovery, Found};
+use crate::discover::roots::Roots;
 use crate::metadata::{PodChange, PodFacts};
 use crate::status::figures::{Figures, OutputFigures};
 use crate::tail::position::CursorId;
@@ -37,10 +37,10 @@ pub struct Core<S> {
     pub(super) settings: WorkerSettings,
     pub(super) sink: S,
     pub(super) journal: Journal,
-    pub(super) discovery: Discovery,
+    pub(super) discovery: Roots,
     pub(super) config: Arc<InForce>,
     pub(super) tenants: BTreeMap<Key, Lane>,
-    /// By the pods' folders.
+    /// By the pods' folders in the log root.
     pub(super) pods: HashMap<String, PodFacts>,
     pub(super) pods_deleted: BTreeSet<String>,
     pub(super) synced: Option<Instant>,
@@ -89,7 +89,11 @@ impl<S: Sink> Core<S> {
     /// When the state folder cannot be used.
     pub fn new(settings: WorkerSettings, sink: S) -> Result<Self, StartError> {
         let journal = Journal::open(&settings.state_dir)?;
-        let discovery = Discovery::new(settings.log_root.clone(), settings.link_roots.clone());
+        let discovery = Roots::new(
+            settings.log_root.clone(),
+            &settings.link_roots,
+            settings.follow_root.clone(),
+        );
         let mut figures = Figures::default();
         if journal.set_aside {
             figures.resets.insert("journal_corrupt", 1);
@@ -124,8 +128,7 @@ impl<S: Sink> Core<S> {
 
     /// Goes on as where the kernel has no watches left.
     pub fn without_watches(&mut self) {
-        self.discovery.watcher = Watcher::none();
-        self.discovery.sweep_soon();
+        self.discovery.without_watches();
     }
 
     /// Where entries go.
@@ -133,9 +136,9 @@ impl<S: Sink> Core<S> {
         &mut self.sink
     }
 
-    /// The descriptor that tells of changed folders; while draining nobody would hear it, and sleep on it.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.discovery.watcher.descriptor().filter(|_| !self.draining)
+    /// The descriptors that tell of changed folders; while draining nobody would hear them, and sleep on them.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.discovery.descriptors().filter(|_| !self.draining)
     }
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
@@ -300,7 +303,7 @@ impl<S: Sink> Core<S> {
         let of_pod: Vec<_> = self
             .containers
             .keys()
-            .filter(|key| key.folder == folder)
+            .filter(|key| key.pod_folder() == folder)
             .map(Arc::clone)
             .collect();
         for key in &of_pod {

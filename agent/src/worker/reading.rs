@@ -76,12 +76,11 @@ impl<S: Sink> Core<S> {
                 Some(now + BUSY)
             } else {
                 // Armed before the read that follows in this turn, so nothing falls between.
-                let watcher = &mut self.discovery.watcher;
                 let target = || Target::File(Arc::clone(&container.key));
-                let armed = container
-                    .chain
-                    .growing(oldest)
-                    .all(|file| file.is_ok_and(|file| watcher.file(&*file, target())));
+                let armed = self.discovery.watcher(&container.key).is_some_and(|watcher| {
+                    let mut growing = container.chain.growing(oldest);
+                    growing.all(|file| file.is_ok_and(|file| watcher.file(&*file, target())))
+                });
                 (!armed).then_some(now + UNWATCHED)
             };
         }
@@ -276,7 +275,7 @@ impl<S: Sink> Core<S> {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
-            let facts = self.pods.get(&container.key.folder);
+            let facts = self.pods.get(container.key.pod_folder());
             let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,

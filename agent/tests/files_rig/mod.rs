@@ -225,6 +225,7 @@ pub fn pipeline(name: &str, tenants: &[&str]) -> Pipeline {
             selector: LabelSelector::default(),
             containers: ContainerSelector::default(),
             start_at: StartAt::Beginning,
+            ..PodSource::default()
         },
         labels: LabelRules {
             drop: vec!["app".into()],
@@ -291,7 +292,8 @@ impl Rig {
 
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
-            log_root: self.dir.path().join("pods"),
+            log_root: Some(self.dir.path().join("pods")),
+            follow_root: None,
             link_roots: [self.dir.path().join("runtime")]
                 .into_iter()
                 .chain(self.links.clone())
