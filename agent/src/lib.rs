@@ -11,6 +11,9 @@
 //! - [`checkpoint`]: acknowledgements in, durable positions out
 //! - [`spill`]: files that are about to vanish in, synced copies out
 //!
+//! Where no files can be read:
+//! - [`follow`]: the node's pods in, their lines as the API server gives them out, into files for the path above
+//!
 //! Around it:
 //! - [`worker`]: the thread that runs discover to batch and owns all their state
 //! - [`config`]: pointer, document and credentials in, what is in force out
@@ -23,6 +26,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod discover;
+pub mod follow;
 pub mod metadata;
 pub mod parse;
 pub mod process;

@@ -169,15 +169,17 @@ impl World {
 
     fn start(&mut self) {
         self.core = None;
+        let log_root = self.dir.path().join("pods");
+        fs::create_dir_all(&log_root).unwrap();
         let settings = WorkerSettings {
-            log_root: self.dir.path().join("pods"),
+            log_root: Some(log_root),
+            follow_root: None,
             link_roots: Vec::new(),
             state_dir: self.dir.path().join("state"),
             node_name: "node1".into(),
             own_pod_uid: None,
             pod_facts_wait: Duration::ZERO,
         };
-        fs::create_dir_all(&settings.log_root).unwrap();
         let mut core = Core::new(settings, Real(Batcher::new(8 << 20))).unwrap();
         let mut tenant = tenant("t", 4096);
         tenant.limits = self.limits.clone();

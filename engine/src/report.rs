@@ -82,6 +82,9 @@ pub struct PipelineReport {
     pub refused: Option<String>,
     /// Containers that are followed.
     pub containers: u32,
+    /// Why some of them cannot be read at present, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
     /// One entry per tenant.
     pub outputs: Vec<OutputReport>,
 }
@@ -159,7 +162,7 @@ pub struct Gap {
 /// Why lines vanished unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum GapCause {
-    /// kubelet deleted files while the agent was down.
+    /// kubelet deleted files while the agent was down, or before the agent, which held others open, came to them.
     FilesDeleted,
     /// The pod was deleted while the agent was down, and lines of it were known to wait.
     PodDeleted,
@@ -174,11 +177,13 @@ pub enum GapCause {
     /// A file was given up for want of space while lines of it were under way, and the agent ended before they
     /// were acknowledged.
     NoSpace,
+    /// A file could not be read, and was left for a younger one.
+    FileUnreadable,
 }
 
 impl GapCause {
     /// All of them, in the order of their codes in the agent's journal.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::FilesDeleted,
         Self::PodDeleted,
         Self::PodDeletedMeanwhile,
@@ -186,6 +191,7 @@ impl GapCause {
         Self::CheckpointDamaged,
         Self::SpillDamaged,
         Self::NoSpace,
+        Self::FileUnreadable,
     ];
 
     /// As it is written.
@@ -198,6 +204,7 @@ impl GapCause {
             Self::CheckpointDamaged => "CheckpointDamaged",
             Self::SpillDamaged => "SpillDamaged",
             Self::NoSpace => "NoSpace",
+            Self::FileUnreadable => "FileUnreadable",
         }
     }
 }

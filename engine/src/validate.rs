@@ -162,6 +162,14 @@ fn figures(tenant: &Tenant, found: &mut Violations) {
         "limits.maxLabelNames",
         "is below 4, the labels that every profile has",
     );
+    found.check(
+        limits.max_label_value_bytes >= 253,
+        "limits.maxLabelValueBytes",
+        format!(
+            "is {}, at least 253 is needed: a node's name that is cut could be another's",
+            limits.max_label_value_bytes
+        ),
+    );
     for (path, value) in [
         ("limits.rateBytesPerSecond", limits.rate_bytes_per_second),
         ("limits.burstBytes", limits.burst_bytes),
@@ -258,6 +266,7 @@ mod tests {
         bad.limits.max_line_bytes = 1;
         bad.limits.out_of_order_window_ms = 1;
         bad.limits.reject_old_samples_max_age_ms = Some(1);
+        bad.limits.max_label_value_bytes = 252;
         bad.delivery.batch_wait_ms = 1;
         let found = tenant(&bad);
         let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
@@ -269,6 +278,7 @@ mod tests {
                 "headers[0].name",
                 "headers[0].value",
                 "limits.maxLineBytes",
+                "limits.maxLabelValueBytes",
                 "limits.outOfOrderWindowMs",
                 "limits.rejectOldSamplesMaxAgeMs",
                 "delivery.batchWaitMs"

@@ -1,8 +1,8 @@
 //! Lines and the labels chosen for their container in, entries out.
 //!
 //! Labels are chosen once, journaled before the first line is sent, and replayed: a pod that is relabelled
-//! later, or not known after a restart, changes nothing for lines that were read.
-
+//! later, or not known after a restart, changes nothing for lines that were read. A pod that becomes known only
+//! later gets its labels from there on.
 //!
 //! # Layout
 //! - [`select`]: a container and a pipeline in, whether it is collected out
@@ -20,6 +20,9 @@ use crate::tail::position::Position;
 
 use route::Route;
 
+/// Ends the rules of a choice that was made without the pod's facts.
+const GUESSED: char = '?';
+
 /// What the journal keeps of a choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journaled {
@@ -36,7 +39,7 @@ pub struct Journaled {
 pub struct Choice {
     /// The first line concerned.
     pub from: Position,
-    /// Hash of the rules that it was made by.
+    /// What it was made by, see [`made_by`].
     pub rules: String,
     /// The labels.
     pub chosen: Chosen,
@@ -77,6 +80,24 @@ impl Choice {
 pub fn at(choices: &[Choice], position: Position) -> Option<usize> {
     let found = choices.iter().rposition(|choice| choice.from <= position);
     found.or_else(|| (!choices.is_empty()).then_some(0))
+}
+
+/// What a choice made now is known by: the rules' hash, and whether the pod's facts were there.
+pub fn made_by(rules: &str, pod_known: bool) -> String {
+    let mut made_by = rules.to_owned();
+    if !pod_known {
+        made_by.push(GUESSED);
+    }
+    made_by
+}
+
+/// Whether a choice holds for what is read now. One made with the pod's facts holds without them, such as after a
+/// restart; one made without them holds until they are there.
+pub fn holds(choice: &Choice, rules: &str, pod_known: bool) -> bool {
+    match choice.rules.strip_suffix(GUESSED) {
+        Some(guessed) => guessed == rules && !pod_known,
+        None => choice.rules == rules,
+    }
 }
 
 /// Hash of everything but the pod's facts that decides on labels.

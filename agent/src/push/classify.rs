@@ -86,10 +86,8 @@ pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
     }
     match answered.status {
         204 => Verdict::Acknowledged,
-        // An empty request, in Loki's words; in anybody else's it may be a refusal of what was sent.
-        422 if text.contains("at least one valid stream") => Verdict::Acknowledged,
-        // A login page is not an acknowledgement.
-        200 if !text.starts_with('<') => Verdict::Acknowledged,
+        // A login page is not an acknowledgement, nor is a proxy's apology.
+        200 if matches!(text.trim_end(), "" | "ok") => Verdict::Acknowledged,
         300..=399 | 404 | 405 => hold(ProblemReason::WrongPath),
         401 | 403 | 407 => hold(ProblemReason::Unauthorized),
         400 => bad_request(answered, text).unwrap_or_else(|| hold(ProblemReason::UnexpectedAnswer)),
@@ -182,20 +180,20 @@ mod tests {
 
     #[test]
     fn success_is_204_or_200_only() {
-        for (status, body) in [
-            (204, ""),
-            (200, ""),
-            (200, "ok"),
-            (422, "error at least one valid stream is required"),
-        ] {
+        for (status, body) in [(204, ""), (200, ""), (200, "ok\n")] {
             assert_eq!(judge(status, body, 3), Verdict::Acknowledged, "{status}");
         }
         for (status, body) in [
             (200, "<html>Sign in"),
+            (200, "\u{feff}<html>Sign in"),
+            (200, "{\"error\":\"no\"}"),
+            (200, "Please sign in."),
             (201, ""),
             (202, ""),
             (206, ""),
             (422, "no"),
+            // Said of a request without streams: somebody emptied ours on the way.
+            (422, "error at least one valid stream is required"),
         ] {
             assert_eq!(
                 reason(&judge(status, body, 3)),

@@ -27,6 +27,8 @@ use crate::batch::{Batch, Outcome};
 use crate::config::TenantInForce;
 
 pub mod figures;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod access;
 mod classify;
 mod client;

@@ -149,10 +149,34 @@ fn field(bytes: &[u8]) -> Option<(u8, Field<'_>, &[u8])> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/support/proto.rs"]
+mod proto;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
+
+    fn request() -> impl Strategy<Value = proto::PushRequest> {
+        let timestamp = (any::<i64>(), 0..1_000_000_000_i32)
+            .prop_map(|(seconds, nanos)| proto::Timestamp { seconds, nanos });
+        let pair = (".{0,9}", ".{0,200}").prop_map(|(name, value)| proto::Pair { name, value });
+        let entry = (
+            proptest::option::of(timestamp),
+            ".{0,200}",
+            proptest::collection::vec(pair, 0..3),
+        )
+            .prop_map(|(timestamp, line, metadata)| proto::Entry {
+                timestamp,
+                line,
+                metadata,
+            });
+        let stream = (".{0,200}", proptest::collection::vec(entry, 1..6))
+            .prop_map(|(labels, entries)| proto::Stream { labels, entries });
+        proptest::collection::vec(stream, 1..5).prop_map(|streams| proto::PushRequest { streams })
+    }
 
     /// Streams of entries, each an arbitrary text in an entry field.
     fn body(streams: &[(String, Vec<Vec<u8>>)]) -> Vec<u8> {
@@ -219,6 +243,31 @@ mod tests {
                 })
                 .collect();
             prop_assert_eq!(singles, expected);
+        }
+
+        /// Beside prost, so that the two readings of a request are not one.
+        #[test]
+        fn parts_are_what_prost_reads(request in request()) {
+            let body = whole(snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap());
+            let parts = apart(&body).unwrap();
+            let streams: Vec<proto::Stream> = parts.iter().flat_map(|part| proto::decode(&part.body).streams).collect();
+            prop_assert_eq!(&streams, &request.streams);
+            let Some(halves) = halves(&body) else {
+                prop_assert_eq!(request.lines(), 1);
+                return Ok(());
+            };
+            let [first, second] = halves.map(|half| {
+                let read = proto::decode(&half.body);
+                assert_eq!((read.streams.len(), read.lines()), (half.streams as usize, half.lines as usize));
+                read.streams
+            });
+            if let [lone] = request.streams.as_slice() {
+                prop_assert_eq!((&first[0].labels, &second[0].labels), (&lone.labels, &lone.labels));
+                let entries = [&first[0].entries[..], &second[0].entries[..]].concat();
+                prop_assert_eq!(&entries, &lone.entries);
+            } else {
+                prop_assert_eq!([first, second].concat(), request.streams);
+            }
         }
 
         #[test]

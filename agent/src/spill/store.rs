@@ -3,11 +3,11 @@
 //! A copy has a name only when it is whole and synced, so there is none that is half made. One that the disk
 //! damaged later gives what comes before the damage.
 
-use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::record::{self, FRAME, Frame, Head, MAGIC, PIECE, PIECE_HEAD, Range};
 
@@ -191,9 +191,9 @@ impl Writer {
             path: self.path.clone(),
             head: std::mem::take(&mut self.head),
             index: std::mem::take(&mut self.index),
-            end: Cell::new(self.end),
+            end: AtomicU64::new(self.end),
             bytes: self.at,
-            damaged: Cell::new(false),
+            damaged: AtomicBool::new(false),
         })
     }
 }
@@ -215,9 +215,9 @@ pub struct Spilled {
     head: Head,
     /// Offset in the file, and where its piece's record is.
     index: Vec<(u64, u64)>,
-    end: Cell<u64>,
+    end: AtomicU64,
     bytes: u64,
-    damaged: Cell<bool>,
+    damaged: AtomicBool,
 }
 
 impl Spilled {
@@ -239,23 +239,24 @@ impl Spilled {
         at += (FRAME + head.len()) as u64;
         let head = Head::decode(&head).ok_or_else(|| damage("its head is damaged"))?;
         let mut spilled = Self {
-            end: Cell::new(head.base),
+            end: AtomicU64::new(head.base),
             head,
             file,
             path: path.to_owned(),
             index: Vec::new(),
             bytes,
-            damaged: Cell::new(false),
+            damaged: AtomicBool::new(false),
         };
         while let Some((range, next)) = spilled.piece_at(at) {
             spilled.index.push((range.offset, at));
-            spilled.end.set(range.offset + u64::from(range.len));
+            spilled
+                .end
+                .store(range.offset + u64::from(range.len), Ordering::Relaxed);
             at = next;
         }
         let last = body(&spilled.file, at).ok().flatten();
-        spilled
-            .damaged
-            .set(!last.is_some_and(|last| record::is_end(&last)));
+        let is_whole = last.is_some_and(|last| record::is_end(&last));
+        spilled.damaged.store(!is_whole, Ordering::Relaxed);
         Ok(spilled)
     }
 
@@ -268,7 +269,7 @@ impl Spilled {
         let frame = Frame::decode(*frame)?;
         let range = record::range(body)?;
         let next = at + (FRAME + frame.len) as u64;
-        (range.offset == self.end.get() && next <= self.bytes).then_some((range, next))
+        (range.offset == self.end() && next <= self.bytes).then_some((range, next))
     }
 
     /// Whose bytes these are.
@@ -278,12 +279,12 @@ impl Spilled {
 
     /// Offset in the file behind the last byte that can be read.
     pub fn end(&self) -> u64 {
-        self.end.get()
+        self.end.load(Ordering::Relaxed)
     }
 
     /// Whether it ends before the file did.
     pub fn is_damaged(&self) -> bool {
-        self.damaged.get()
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// Bytes that it takes on the disk.
@@ -294,7 +295,7 @@ impl Spilled {
     /// Bytes of the file at an offset, as many as are there and fit; none from damage on.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
         let mut read = 0;
-        while read < into.len() && offset + (read as u64) < self.end.get() {
+        while read < into.len() && offset + (read as u64) < self.end() {
             let wanted = offset + read as u64;
             let piece = self.index.partition_point(|(begin, _)| *begin <= wanted);
             let Some((begin, at)) = piece.checked_sub(1).and_then(|piece| self.index.get(piece)) else {
@@ -303,8 +304,8 @@ impl Spilled {
             let body = body(&self.file, *at).ok().flatten();
             let Some((_, data)) = body.and_then(|body| record::decode_piece(&body)) else {
                 tracing::error!(path = %self.path.display(), offset = begin, "a spilled copy is damaged: it ends there");
-                self.end.set(*begin);
-                self.damaged.set(true);
+                self.end.store(*begin, Ordering::Relaxed);
+                self.damaged.store(true, Ordering::Relaxed);
                 break;
             };
             let skip = usize::try_from(wanted - begin).unwrap_or(usize::MAX);

@@ -6,3 +6,7 @@ pub mod fingerprint;
 pub mod generation;
 pub mod kept;
 pub mod position;
+
+mod follow;
+mod place;
+mod take_in;

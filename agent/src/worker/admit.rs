@@ -1,7 +1,6 @@
 //! What is in force, what is known of pods and what is found on disk in, cursors out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,7 +151,7 @@ impl<S: Sink> Core<S> {
                 .tenants
                 .iter()
                 .find(|entry| entry.tenant.name == *cursor.tenant);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
             let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
             let (pod, name) = (&container.pod, &key.container);
             let kept = pipeline.zip(tenant).filter(|(pipeline, _)| {
@@ -170,6 +169,7 @@ impl<S: Sink> Core<S> {
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
+            cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
             cursor.pipeline = Arc::clone(pipeline);
@@ -199,6 +199,10 @@ impl<S: Sink> Core<S> {
         }
         if let Some(container) = self.containers.get_mut(&cursor.container) {
             container.cursors.retain(|other| *other != id);
+            if container.cursors.is_empty() && container.parked.is_none() {
+                // With nobody to notice what happens to the files, what is known of them grows old.
+                container.chain.forget();
+            }
         }
     }
 
@@ -221,24 +225,21 @@ impl<S: Sink> Core<S> {
     }
 
     /// Takes in the files of a container that somebody wants, and gives each who wants them a cursor.
-    pub(super) fn listed(
-        &mut self,
-        key: &Arc<ContainerKey>,
-        folder: &OwnedFd,
-        names: Vec<LogName>,
-        now: Instant,
-    ) {
+    pub(super) fn listed(&mut self, key: &Arc<ContainerKey>, names: Vec<LogName>, now: Instant) {
         let Some(pod) = PodFolder::parse(&key.folder) else {
             return;
         };
         if self.settings.own_pod_uid.as_ref() == Some(&pod.uid) {
             return;
         }
+        let Some(root) = self.discovery.root(key) else {
+            return;
+        };
         let early = !self.swept;
         let container = self
             .containers
             .entry(Arc::clone(key))
-            .or_insert_with(|| Container::new(Arc::clone(key), pod, early, now));
+            .or_insert_with(|| Container::new(root, Arc::clone(key), pod, early, now));
         (container.gone, container.listed) = (false, true);
         let (wanted, parked) = self.wanted(key, now);
         let Some(container) = self.containers.get_mut(key) else {
@@ -257,14 +258,14 @@ impl<S: Sink> Core<S> {
         } else {
             0
         };
-        let complete = container
-            .chain
-            .reconcile(&self.discovery.root, folder, &names, from);
-        if !complete {
+        let youngest = container.chain.youngest();
+        let complete = container.chain.reconcile(&names, from);
+        // Without descriptors the next sweep lists it again.
+        if !complete && !self.discovery.is_starved() {
             self.again.insert(Arc::clone(key));
             self.retry.get_or_insert(now + AGAIN);
         }
-        if container.names != names || !complete {
+        if container.names != names || !complete || container.chain.youngest() != youngest {
             container.stir(now);
         } else {
             container.next_poll = Some(now);
@@ -283,7 +284,7 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get(key) else {
             return (wanted, parked);
         };
-        let facts = self.pods.get(&key.folder);
+        let facts = self.pods.get(key.pod_folder());
         let since = self
             .synced
             .map_or(container.first_seen, |synced| synced.max(container.first_seen));
@@ -359,7 +360,8 @@ impl<S: Sink> Core<S> {
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
+            cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
 
@@ -370,15 +372,16 @@ impl<S: Sink> Core<S> {
                     tracing::warn!(container = %key, pipeline = %pipeline.name,
                         "the file that was read last is gone: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;
-                    cursor.gap = Some(cursor.new_gap(&container.pod, GapCause::FilesDeleted));
+                    cursor.misses(&container.pod, GapCause::FilesDeleted);
                 }
             } else {
                 if self.journal.set_aside.is_some() && container.early && known.is_none() {
-                    cursor.gap = Some(cursor.new_gap(&container.pod, GapCause::CheckpointDamaged));
+                    cursor.misses(&container.pod, GapCause::CheckpointDamaged);
                 }
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
-                let at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                // What is spooled was asked for already by where the pipeline begins.
+                let at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 (cursor.position, begins_at_end) = beginning(container, &cursor.output(), at_end);
             }
             if let Some(last) = entry.as_ref().and_then(|entry| entry.under_way) {
@@ -387,7 +390,7 @@ impl<S: Sink> Core<S> {
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice
                     .from
-                    .and_then(|place| container.chain.find(&place).ok())
+                    .and_then(|place| container.chain.find(&place, None).ok())
                     .unwrap_or_default();
                 if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
                     cursor.outlet.choose(choice);
@@ -397,7 +400,7 @@ impl<S: Sink> Core<S> {
                 cursor.outlet.returns();
             }
             for flush in entry.iter().flat_map(|entry| &entry.flushes) {
-                let at = container.chain.find(&flush.place).unwrap_or_default();
+                let at = container.chain.find(&flush.place, None).unwrap_or_default();
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
@@ -428,7 +431,7 @@ impl<S: Sink> Core<S> {
         let containers = &self.containers;
         let (pods, deleted) = (&mut self.pods, &mut self.pods_deleted);
         deleted.retain(|folder| {
-            let needed = containers.keys().any(|key| key.folder == *folder);
+            let needed = containers.keys().any(|key| key.pod_folder() == folder);
             if !needed {
                 pods.remove(folder);
             }
@@ -451,7 +454,7 @@ fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position,
 /// Puts a cursor where the journal says; false when that content is gone.
 fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: Instant) -> bool {
     cursor.previous = mark.previous;
-    match container.chain.find(&mark.place) {
+    match container.chain.find(&mark.place, mark.previous) {
         Ok(position) => {
             cursor.position = position;
             if let Some(resume) = mark.resume {

@@ -16,7 +16,7 @@ use crate::checkpoint::ledger::Ledger;
 use crate::checkpoint::record::{LabelChoice, Record};
 use crate::metadata::PodFacts;
 use crate::process::route::{self, Route};
-use crate::process::{Choice, Journaled};
+use crate::process::{self, Choice, Journaled};
 use crate::tail::position::{CursorId, Position};
 
 impl<S: Sink> Core<S> {
@@ -35,6 +35,7 @@ impl<S: Sink> Core<S> {
         let Some((place, last)) = place.zip(cursor.outlet.choices.last()) else {
             return false;
         };
+        let rules = last.rules.clone();
         let choice = Journaled {
             chosen: last.chosen.clone(),
             route,
@@ -43,11 +44,11 @@ impl<S: Sink> Core<S> {
             id,
             LabelChoice {
                 from: Some(place),
-                rules: cursor.rules.clone(),
+                rules: rules.clone(),
                 chosen: serde_json::to_string(&choice).unwrap_or_default(),
             },
         ));
-        let choice = in_use(from, cursor.rules.clone(), choice, &cursor.tenant, &mut self.sink);
+        let choice = in_use(from, rules, choice, &cursor.tenant, &mut self.sink);
         cursor.outlet.has_returned(&mut self.sink);
         cursor.outlet.choose(choice);
         true
@@ -66,7 +67,9 @@ pub(super) fn choose<S: Sink>(
 ) {
     let namespace = namespace(&cursor.pipeline, &container.pod.namespace);
     let facts = container_facts(&container.key, &container.pod, namespace, facts, node);
-    let chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    let mut chosen = labels::choose(&cursor.pipeline.labels, &facts, limits);
+    // The API does not say which of the two outputs a line came from.
+    chosen.stream &= !container.key.is_spooled();
     let first = cursor.outlet.choices.is_empty();
     let place = if first {
         None
@@ -78,9 +81,10 @@ pub(super) fn choose<S: Sink>(
         route: Route::default(),
     };
     let json = serde_json::to_string(&choice).unwrap_or_default();
+    let rules = process::made_by(&cursor.rules, cursor.pod_known);
     let record = LabelChoice {
         from: place,
-        rules: cursor.rules.clone(),
+        rules: rules.clone(),
         chosen: json,
     };
     journal.append_urgent(&Record::Chosen(cursor.outlet.id, record));
@@ -89,7 +93,7 @@ pub(super) fn choose<S: Sink>(
     } else {
         cursor.position
     };
-    let choice = in_use(from, cursor.rules.clone(), choice, &cursor.tenant, sink);
+    let choice = in_use(from, rules, choice, &cursor.tenant, sink);
     cursor.outlet.has_returned(sink);
     cursor.outlet.choose(choice);
 }

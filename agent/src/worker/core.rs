@@ -18,9 +18,9 @@ use crate::batch::{Fate, Outcome};
 use crate::checkpoint::journal::{Journal, StartError};
 use crate::checkpoint::record::{Count, Record};
 use crate::config::InForce;
+use crate::discover::Found;
 use crate::discover::names::ContainerKey;
-use crate::discover::watch::Watcher;
-use crate::discover::{Discovery, Found};
+use crate::discover::roots::Roots;
 use crate::metadata::{PodChange, PodFacts};
 use crate::status::figures::Figures;
 use crate::tail::position::CursorId;
@@ -38,10 +38,10 @@ pub struct Core<S> {
     pub(super) settings: WorkerSettings,
     pub(super) sink: S,
     pub(super) journal: Journal,
-    pub(super) discovery: Discovery,
+    pub(super) discovery: Roots,
     pub(super) config: Arc<InForce>,
     pub(super) tenants: BTreeMap<Key, Lane>,
-    /// By the pods' folders.
+    /// By the pods' folders in the log root.
     pub(super) pods: HashMap<String, PodFacts>,
     pub(super) pods_deleted: BTreeSet<String>,
     pub(super) synced: Option<Instant>,
@@ -52,6 +52,8 @@ pub struct Core<S> {
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     pub(super) swept: bool,
     pub(super) buffer: Vec<u8>,
+    /// Cursors that decompress, the one that did last at the end.
+    pub(super) readers: VecDeque<CursorId>,
     pub(super) next_tick: Option<Instant>,
     pub(super) retry: Option<Instant>,
     /// Containers to be listed in the next turn, and those to be listed after a pause.
@@ -93,8 +95,12 @@ impl<S: Sink> Core<S> {
     /// When the state folder cannot be used.
     pub fn new(settings: WorkerSettings, sink: S) -> Result<Self, StartError> {
         let journal = Journal::open(&settings.state_dir)?;
-        let discovery = Discovery::new(settings.log_root.clone(), settings.link_roots.clone());
-        let (spilling, kept) = Spilling::begin(&settings.state_dir, Instant::now());
+        let discovery = Roots::new(
+            settings.log_root.clone(),
+            &settings.link_roots,
+            settings.follow_root.clone(),
+        );
+        let (spilling, kept) = Spilling::begin(&settings.state_dir, &discovery, Instant::now());
         let mut figures = Figures::default();
         if spilling.damaged() > 0 {
             figures.resets.insert("spill_damaged", spilling.damaged().into());
@@ -121,6 +127,7 @@ impl<S: Sink> Core<S> {
             cursors: BTreeMap::new(),
             swept: false,
             buffer: vec![0; TAIL + BUFFER],
+            readers: VecDeque::new(),
             next_tick: None,
             retry: None,
             relist: BTreeSet::new(),
@@ -135,8 +142,7 @@ impl<S: Sink> Core<S> {
 
     /// Goes on as where the kernel has no watches left.
     pub fn without_watches(&mut self) {
-        self.discovery.watcher = Watcher::none();
-        self.discovery.sweep_soon();
+        self.discovery.without_watches();
     }
 
     /// Where entries go.
@@ -144,9 +150,9 @@ impl<S: Sink> Core<S> {
         &mut self.sink
     }
 
-    /// The descriptor that tells of changed folders; while draining nobody would hear it, and sleep on it.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.discovery.watcher.descriptor().filter(|_| !self.draining)
+    /// The descriptors that tell of changed folders; while draining nobody would hear them, and sleep on them.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.discovery.descriptors().filter(|_| !self.draining)
     }
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
@@ -320,7 +326,7 @@ impl<S: Sink> Core<S> {
         let of_pod: Vec<_> = self
             .containers
             .keys()
-            .filter(|key| key.folder == folder)
+            .filter(|key| key.pod_folder() == folder)
             .map(Arc::clone)
             .collect();
         for key in &of_pod {
@@ -331,7 +337,7 @@ impl<S: Sink> Core<S> {
 
     pub(super) fn found(&mut self, found: Found, now: Instant) {
         match found {
-            Found::Listing(key, folder, names) => self.listed(&key, &folder, names, now),
+            Found::Listing(key, names) => self.listed(&key, names, now),
             Found::Grown(key) => {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.stir(now);

@@ -16,13 +16,13 @@ use crate::batch::Finished;
 use crate::discover::names::ContainerKey;
 use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
 use crate::tail::compressed::Compressed;
-use crate::tail::position::{CursorId, Mark, Position};
+use crate::tail::position::{CursorId, Mark, Position, STRIDE};
 
 /// Bytes before the read position that are compared after a pause.
 pub(super) const TAIL: usize = 64;
 
 /// Generations that lines which overlap may hold a position back; kubelet keeps five by default.
-const OVERLAP: u32 = 8;
+const OVERLAP: u32 = 8 * STRIDE;
 
 /// What a cursor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub(super) struct Cursor {
     /// Nor those older than this: the tenant does not want them.
     pub(super) not_older: i64,
     pub(super) rules: String,
+    /// The pod's facts are there, or its labels do not depend on them.
+    pub(super) pod_known: bool,
     pub(super) position: Position,
     pub(super) previous: Option<Timestamp>,
     pub(super) joiner: Joiner,
@@ -123,6 +125,7 @@ impl Cursor {
             not_before: i64::MIN,
             not_older: i64::MIN,
             rules: String::new(),
+            pod_known: false,
             position: Position::default(),
             previous: None,
             joiner: Joiner::new(max_line),

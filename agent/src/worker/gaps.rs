@@ -61,12 +61,11 @@ impl<S: Sink> Core<S> {
                 folder: identity.folder,
                 container: identity.container,
             };
-            let path = self.settings.log_root.join(&key.folder).join(&key.container);
-            let is_gone = path
-                .symlink_metadata()
-                .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
             // What was copied of it is still to be sent.
-            if !is_gone || self.cursors.contains_key(&id) || self.containers.contains_key(&key) {
+            if !self.discovery.is_gone(&key)
+                || self.cursors.contains_key(&id)
+                || self.containers.contains_key(&key)
+            {
                 continue;
             }
             tracing::debug!(container = %key, "gone while away");
@@ -171,6 +170,13 @@ impl Cursor {
         Output {
             pipeline: self.pipeline.uid.clone(),
             tenant: self.tenant.to_string(),
+        }
+    }
+
+    /// Lines right before the next one that will be read are gone, which is told once that is read.
+    pub(super) fn misses(&mut self, pod: &PodFolder, cause: GapCause) {
+        if self.gap.is_none() {
+            self.gap = Some(self.new_gap(pod, cause));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tenants take turns, and so do the cursors of each: bytes of their files in, entries in the sink out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_engine::document::Limits;
@@ -10,22 +11,25 @@ use super::choices::choose;
 use super::container::{BUSY, Container, IDLE_AFTER, UNWATCHED};
 use super::core::{BUFFER, Core};
 use super::cursor::{Chunk, Cursor, State, TAIL};
+use super::trouble::{file_of, rewritten, unreadable};
 use crate::checkpoint::record::{Count, Record};
 use crate::discover::watch::Target;
 use crate::parse::join::NoRoom;
+use crate::process;
 use crate::status::figures::Figures;
 use crate::tail::chain::{Chain, Next};
 use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
 const QUANTUM: i64 = 256 << 10;
+/// The same in a compressed file: one that loses its decompressor meanwhile begins the file anew.
+const COMPRESSED_QUANTUM: i64 = 16 * QUANTUM;
+/// Decompressors kept at a time.
+const READERS: usize = 16;
 /// Looks that are due within so long are taken together.
 const SOON: Duration = Duration::from_millis(50);
 /// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
-
-/// Bytes that are read to learn the timestamp of a line that waits for room.
-const LOOK: usize = 512;
 
 /// What one read came to.
 pub(super) enum Step {
@@ -74,12 +78,11 @@ impl<S: Sink> Core<S> {
                 Some(now + BUSY)
             } else {
                 // Armed before the read that follows in this turn, so nothing falls between.
-                let watcher = &mut self.discovery.watcher;
-                let target = || Target::File(std::sync::Arc::clone(&container.key));
-                let armed = container
-                    .chain
-                    .growing(oldest)
-                    .all(|file| watcher.file(file, target()));
+                let target = || Target::File(Arc::clone(&container.key));
+                let armed = self.discovery.watcher(&container.key).is_some_and(|watcher| {
+                    let mut growing = container.chain.growing(oldest);
+                    growing.all(|file| file.is_ok_and(|file| watcher.file(&*file, target())))
+                });
                 (!armed).then_some(now + UNWATCHED)
             };
         }
@@ -95,16 +98,47 @@ impl<S: Sink> Core<S> {
             .collect();
         for id in &turns {
             self.take_turn(*id, budget, now);
+            self.keep_few_readers(*id);
         }
         !turns.is_empty()
     }
 
-    fn take_turn(&mut self, id: CursorId, budget: &mut usize, now: Instant) {
-        match self.cursors.get_mut(&id) {
-            Some(cursor) if cursor.state == State::Ready => cursor.deficit += QUANTUM,
-            // Removed, or removed and made again since it was queued.
-            _ => return,
+    /// Closes the decompressor that was not used for longest, when there are too many.
+    fn keep_few_readers(&mut self, used: CursorId) {
+        if self
+            .cursors
+            .get(&used)
+            .is_some_and(|cursor| cursor.reader.is_some())
+        {
+            self.readers.retain(|id| *id != used);
+            self.readers.push_back(used);
+            let surplus = self.readers.len().saturating_sub(READERS);
+            for id in self.readers.drain(..surplus) {
+                if let Some(cursor) = self.cursors.get_mut(&id) {
+                    cursor.reader = None;
+                }
+            }
         }
+    }
+
+    /// Adds what a cursor may read in a turn to what is left of its last one; `None` when it was removed, or removed
+    /// and made again, since it was queued.
+    fn begin_turn(&mut self, id: CursorId) -> Option<i64> {
+        let cursor = self.cursors.get_mut(&id)?;
+        if cursor.state != State::Ready {
+            return None;
+        }
+        let container = self.containers.get(&cursor.container);
+        let compressed = container.is_some_and(|found| found.chain.is_compressed(cursor.position.generation));
+        let quantum = if compressed { COMPRESSED_QUANTUM } else { QUANTUM };
+        cursor.deficit += quantum;
+        Some(quantum)
+    }
+
+    fn take_turn(&mut self, id: CursorId, budget: &mut usize, now: Instant) {
+        let Some(quantum) = self.begin_turn(id) else {
+            return;
+        };
         loop {
             let Some(cursor) = self.cursors.get(&id) else {
                 return;
@@ -147,7 +181,7 @@ impl<S: Sink> Core<S> {
                             lane.ready.push_back(id);
                         } else {
                             // Its turn goes on when there is room, and what is left of it with it.
-                            cursor.deficit -= QUANTUM;
+                            cursor.deficit -= quantum;
                             lane.ready.push_front(id);
                         }
                     }
@@ -204,33 +238,6 @@ impl<S: Sink> Core<S> {
         self.journal.append(&Record::Counted(cursor.output(), count));
     }
 
-    /// Finds out whether a line waits for room, and since when: its beginning is read, and nothing is taken.
-    fn look(&mut self, id: CursorId, now: Instant) {
-        let Some(cursor) = self.cursors.get_mut(&id).filter(|c| c.waits.is_none()) else {
-            return;
-        };
-        let Some(container) = self.containers.get_mut(&cursor.container) else {
-            return;
-        };
-        let chain = &mut container.chain;
-        let at = cursor.position;
-        let Some(number) = chain.at_or_after(at.generation).map(|found| found.number) else {
-            return;
-        };
-        let offset = if number == at.generation { at.offset } else { 0 };
-        let into = self.buffer.get_mut(..LOOK).unwrap_or_default();
-        let Ok(read) = chain.read(number, offset, into, container.gone, &mut cursor.reader) else {
-            return;
-        };
-        let begin = into.get(..read).unwrap_or_default();
-        // One that is still written does not wait for room.
-        if begin.contains(&b'\n') || read == LOOK || (read > 0 && container.gone) {
-            cursor.waits = cursor.next_timestamp(begin);
-        } else if chain.after(number, container.gone, now) != Next::Stay {
-            cursor.waits = cursor.previous;
-        }
-    }
-
     /// Reads on once.
     pub(super) fn step(&mut self, id: CursorId, now: Instant) -> Step {
         let Some(cursor) = self.cursors.get_mut(&id) else {
@@ -239,19 +246,11 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get_mut(&cursor.container) else {
             return Step::Finished;
         };
-        let chain = &mut container.chain;
-        let number = chain
-            .at_or_after(cursor.position.generation)
-            .map(|generation| generation.number);
-        let Some(number) = number else {
-            return without_file(cursor, container, &mut self.sink);
+        let number = match file_of(cursor, container, &mut self.sink, &mut self.figures) {
+            Ok(number) => number,
+            Err(step) => return step,
         };
-        if number > cursor.position.generation {
-            cursor.go_to(Position {
-                generation: number,
-                offset: 0,
-            });
-        }
+        let chain = &mut container.chain;
         let offset = cursor.position.offset;
         // What was read last is read with what follows, and compared.
         let before = cursor.compared(chain, number, now);
@@ -260,24 +259,30 @@ impl<S: Sink> Core<S> {
         let read = match chain.read(number, from, into, container.gone, &mut cursor.reader) {
             Ok(read) => into.get(..read).unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(container = %container.key, %error, "a log file cannot be read");
-                return Step::AtEnd;
+                let (step, again) = unreadable(cursor, container, &error, now, &mut self.figures);
+                if again {
+                    self.relist.insert(Arc::clone(&container.key));
+                }
+                return step;
             }
         };
+        if chain.has_refused() {
+            chain.recovered(number);
+        }
         cursor.last_read = now;
         cursor.verify = false;
         if let Some(lane) = self.tenants.get(&*cursor.tenant) {
             cursor.not_older = oldest_wanted(&lane.tenant.limits);
         }
         if cursor.was_rewritten(chain, number, read, before) {
-            return begin_anew(container, cursor.position, &mut self.figures);
+            return rewritten(chain, number, &container.key, &mut self.relist);
         }
         let data = read.get(before..).unwrap_or_default();
         if !data.is_empty() && !cursor.has_labels() {
             let Some(lane) = self.tenants.get(&*cursor.tenant) else {
                 return Step::AtEnd;
             };
-            let facts = self.pods.get(&container.key.folder);
+            let facts = self.pods.get(container.key.pod_folder());
             let (node, limits) = (&self.settings.node_name, &lane.tenant.limits);
             choose(
                 cursor,
@@ -318,20 +323,8 @@ impl<S: Sink> Core<S> {
     }
 }
 
-/// Somebody cut or rewrote the file: what it holds now is read from its beginning.
-fn begin_anew(container: &mut Container, at: Position, figures: &mut Figures) -> Step {
-    tracing::warn!(container = %container.key, offset = at.offset,
-        "a log file was cut or rewritten: read from its beginning");
-    *figures.resets.entry("file_rewritten").or_default() += 1;
-    if container.chain.replace(at.generation) {
-        Step::Read(1)
-    } else {
-        Step::AtEnd
-    }
-}
-
 /// There is no file at or behind the cursor's position.
-fn without_file<S: Sink>(cursor: &mut Cursor, container: &Container, sink: &mut S) -> Step {
+pub(super) fn without_file<S: Sink>(cursor: &mut Cursor, container: &Container, sink: &mut S) -> Step {
     if !container.gone {
         return Step::AtEnd;
     }
@@ -351,9 +344,29 @@ fn at_end_of_file<S: Sink>(
     figures: &mut Figures,
     now: Instant,
 ) -> Step {
-    let next = container.chain.after(chunk.generation, container.gone, now);
-    if next == Next::Stay && !container.gone {
-        return Step::AtEnd;
+    let number = chunk.generation;
+    let read_to = chunk.offset + chunk.data.len() as u64;
+    let next = container
+        .chain
+        .after(cursor.position, &cursor.tail, container.gone, now);
+    match next {
+        Next::Stay if !container.gone => return Step::AtEnd,
+        Next::Copy(to) => {
+            container.chain.leave_for_copy(number, to.generation);
+            cursor.position = to;
+            cursor.reader = None;
+            cursor.dirty = true;
+            return Step::Read(1);
+        }
+        // A line that is still written is neither ended for older ones nor joined with them.
+        Next::Move { to, .. } if container.chain.is_late(to.generation) => {
+            let begun = !chunk.data.is_empty() || cursor.joiner.all().next().is_some();
+            let grows = !container.gone && !container.chain.is_final(number);
+            if begun && grows {
+                return Step::AtEnd;
+            }
+        }
+        Next::Stay | Next::Move { .. } => {}
     }
     let chunk = Chunk {
         full: false,
@@ -367,39 +380,38 @@ fn at_end_of_file<S: Sink>(
     if no_room || cursor.end_long(sink).is_err() {
         return Step::NoRoom(taken);
     }
-    // Nobody is left who would end these lines.
-    let vanished = container.chain.has_vanished_after(chunk.generation);
-    let over = vanished
-        || match next {
-            Next::Stay => true,
-            Next::Move { number, restarted } => {
-                restarted || container.chain.is_broken(chunk.generation, number)
-            }
-        };
-    if over && cursor.flush_all(sink).is_err() {
+    // Nobody is left who would end these lines, or their ends were cut.
+    let chain = &container.chain;
+    let (vanished, replaced) = (chain.has_vanished_after(number), chain.is_replaced(number));
+    let over = match next {
+        Next::Move { to, restarted } => restarted || chain.is_broken(number, to.generation),
+        Next::Stay | Next::Copy(_) => true,
+    };
+    if (over || vanished || replaced || chain.is_late(number)) && cursor.flush_all(sink).is_err() {
         return Step::NoRoom(taken);
     }
-    let chain = &container.chain;
-    let cause = if chain.is_replaced(chunk.generation) {
+    let cause = if replaced {
         // What was written between the last look and the cut is not known.
         Some(GapCause::FileRewritten)
-    } else if chain.is_damaged(chunk.generation) {
+    } else if chain.is_damaged(number) {
         Some(GapCause::SpillDamaged)
     } else {
         vanished.then_some(GapCause::FilesDeleted)
     };
-    if let Some(cause) = cause.filter(|_| cursor.gap.is_none()) {
-        cursor.gap = Some(cursor.new_gap(&container.pod, cause));
+    if let Some(cause) = cause {
+        cursor.misses(&container.pod, cause);
     }
     match next {
-        Next::Stay => Step::Finished,
-        Next::Move { number, .. } => {
-            cursor.go_to(Position {
-                generation: number,
-                offset: 0,
-            });
+        Next::Move { to, .. } => {
+            if replaced {
+                tracing::warn!(container = %container.key, "a log file was cut or rewritten: read from its beginning");
+                *figures.resets.entry("file_rewritten").or_default() += 1;
+            }
+            container.chain.leave(number, read_to, to.generation);
+            cursor.go_to(to);
             Step::Read(taken.max(1))
         }
+        Next::Stay | Next::Copy(_) => Step::Finished,
     }
 }
 
@@ -435,7 +447,7 @@ impl Cursor {
         self.outlet
             .choices
             .last()
-            .is_some_and(|choice| choice.rules == self.rules)
+            .is_some_and(|choice| process::holds(choice, &self.rules, self.pod_known))
     }
 
     /// How many bytes before the position are to be compared with those that were read: after a pause the file
@@ -454,13 +466,14 @@ impl Cursor {
     /// position.
     fn was_rewritten(&self, chain: &Chain, number: u32, read: &[u8], before: usize) -> bool {
         match read.get(..before).filter(|_| !read.is_empty()) {
+            Some(_) if self.tail.is_empty() => chain.began_otherwise(number),
             Some(again) => !self.tail.ends_with(again),
             None => chain.is_shorter(number, self.position.offset),
         }
     }
 
     /// Goes on at the beginning of another generation.
-    fn go_to(&mut self, position: Position) {
+    pub(super) fn go_to(&mut self, position: Position) {
         self.position = position;
         self.tail.clear();
         self.verify = false;

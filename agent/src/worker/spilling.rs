@@ -15,7 +15,9 @@ use super::core::{BUFFER, Core};
 use super::cursor::{Cursor, Long};
 use super::reading::Step;
 use crate::checkpoint::record::{Count, Record};
+use crate::discover::beneath::LogRoot;
 use crate::discover::names::{ContainerKey, PodFolder};
+use crate::discover::roots::Roots;
 use crate::parse::join::Joiner;
 use crate::spill::record::Head;
 use crate::spill::store::{Spilled, Store, Writer, has_reserve};
@@ -54,9 +56,11 @@ struct Copying {
 
 impl Spilling {
     /// What an earlier process left, by container.
-    pub(super) fn begin(state_dir: &Path, now: Instant) -> (Self, Vec<Container>) {
+    pub(super) fn begin(state_dir: &Path, discovery: &Roots, now: Instant) -> (Self, Vec<Container>) {
         let (store, found) = Store::open(state_dir);
         let mut containers: Vec<Container> = Vec::new();
+        // For an agent that sees no files any more: what was copied of them is sent all the same.
+        let nowhere = Arc::new(LogRoot::new(state_dir.to_owned(), Vec::new()));
         for spilled in found {
             let key = ContainerKey {
                 folder: spilled.head().folder.clone(),
@@ -67,7 +71,8 @@ impl Spilling {
                 continue;
             };
             let at = at.unwrap_or_else(|| {
-                containers.push(Container::new(Arc::new(key), pod, true, now));
+                let root = discovery.root(&key).unwrap_or(&nowhere);
+                containers.push(Container::new(root, Arc::new(key), pod, true, now));
                 containers.len() - 1
             });
             let Some(container) = containers.get_mut(at) else {
@@ -116,6 +121,10 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get_mut(key) else {
             return;
         };
+        if key.is_spooled() {
+            // Its files are in the state folder already, and nobody else deletes them.
+            return;
+        }
         container.chain.settle_copied();
         let waiting = |id: &&CursorId| self.cursors.get(id).is_some_and(Cursor::is_behind);
         let waiting: Vec<CursorId> = container.cursors.iter().filter(waiting).copied().collect();
@@ -139,13 +148,13 @@ impl<S: Sink> Core<S> {
             return;
         };
         let outputs = marks.map(Cursor::output).collect();
+        let Some(head) = container.chain.head_of(number) else {
+            return;
+        };
         let base = if begin.generation == number {
             begin.offset
         } else {
-            0
-        };
-        let Some(head) = container.chain.head_of(number) else {
-            return;
+            head.base
         };
         let head = Head {
             folder: key.folder.clone(),
@@ -276,7 +285,8 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get_mut(key) else {
             return;
         };
-        if !container.chain.is_pinned(number, danger.gone) || has_reserve(&self.settings.log_root) {
+        let has_room = self.settings.log_root.as_deref().is_none_or(has_reserve);
+        if !container.chain.is_pinned(number, danger.gone) || has_room {
             return;
         }
         let mut all_passed = true;
@@ -284,7 +294,7 @@ impl<S: Sink> Core<S> {
             all_passed &= self.count_as_lost(id, number, now);
         }
         if all_passed && let Some(container) = self.containers.get_mut(key) {
-            container.chain.give_up(number);
+            container.chain.abandon(number);
             self.spilling.look.insert(Arc::clone(key));
         }
     }
@@ -292,13 +302,14 @@ impl<S: Sink> Core<S> {
     /// Reads a cursor past a generation by the ordinary way, counting instead of sending; one that is still before
     /// it comes back, since what is older has its copy. False when it could not be read to its end.
     fn count_as_lost(&mut self, id: CursorId, number: u32, now: Instant) -> bool {
-        let begin = Position {
-            generation: number,
-            offset: 0,
-        };
         let Some(cursor) = self.cursors.get_mut(&id) else {
             return true;
         };
+        let container = self.containers.get(&cursor.container);
+        let Some(found) = container.and_then(|container| container.chain.at_or_after(number)) else {
+            return true;
+        };
+        let begin = found.beginning();
         let has_read = cursor.position > begin;
         if has_read && !cursor.is_settled() && cursor.watermark().position.generation <= number {
             // They may still arrive; if this process ends before, their file is gone.

@@ -12,8 +12,6 @@ use crate::tail::position::CursorId;
 
 /// How long an unfinished line waits for its next piece.
 const PARTIAL: Duration = Duration::from_secs(30);
-/// Decompressors kept at a time; the others begin their file anew when it is their turn.
-const READERS: usize = 16;
 
 /// What the journal keeps of a bound.
 pub(super) fn bound_record(bound: &Bound, seconds: Option<i64>) -> StreamBound {
@@ -33,26 +31,12 @@ impl<S: Sink> Core<S> {
         self.note_backlogs();
         // A copy is needed until the position behind it is on disk.
         self.journal.sync();
-        self.reclaim();
+        self.reclaim(now);
         for bound in self.sink.forget(now) {
             self.journal.append(&Record::Bound(bound_record(&bound, None)));
         }
         self.journal.sync();
         self.spill_again(now);
-        let mut readers: Vec<_> = self
-            .cursors
-            .iter()
-            .filter(|(_, c)| c.reader.is_some())
-            .map(|(id, c)| (c.last_read, *id))
-            .collect();
-        if let Some(surplus) = readers.len().checked_sub(READERS) {
-            readers.sort();
-            for (_, id) in readers.into_iter().take(surplus) {
-                if let Some(cursor) = self.cursors.get_mut(&id) {
-                    cursor.reader = None;
-                }
-            }
-        }
     }
 
     fn flush_partials(&mut self, now: Instant) {
@@ -166,7 +150,7 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, now: Instant) {
         let over: Vec<_> = self
             .cursors
             .iter()
@@ -196,11 +180,20 @@ impl<S: Sink> Core<S> {
                 if kept { read.min(journaled()) } else { read }
             };
             match cursors.map(oldest).min() {
-                Some(oldest) => container.chain.close_below(oldest),
+                Some(oldest) => {
+                    let youngest = container.chain.youngest();
+                    container.chain.close_below(oldest);
+                    if container.chain.youngest() != youngest {
+                        container.stir(now);
+                    }
+                }
                 None if container.parked.is_some() => {}
                 None if container.gone && self.relist.contains(key) => {}
                 None if container.gone => empty.push(Arc::clone(key)),
-                None => container.chain.close_below(u32::MAX),
+                None => {
+                    container.chain.close_below(u32::MAX);
+                    container.chain.forget();
+                }
             }
         }
         for key in &empty {

@@ -34,6 +34,8 @@ pub struct Sent {
     pub seconds: i64,
     pub nanos: u32,
     pub line: String,
+    /// The request that it was sent in; they grow.
+    pub request: u64,
 }
 
 #[derive(Debug)]
@@ -139,6 +141,7 @@ impl Sink for FakeSink {
                 seconds: entry.timestamp.seconds,
                 nanos: entry.timestamp.nanos,
                 line: String::from_utf8_lossy(&entry.line.concat()).into_owned(),
+                request: 0,
             },
         ));
         if pieces
@@ -168,7 +171,10 @@ impl Sink for FakeSink {
         Some(Request {
             id,
             tenant,
-            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+            entries: entries
+                .into_iter()
+                .map(|(_, entry)| Sent { request: id, ..entry })
+                .collect(),
         })
     }
     fn next_due(&self, _now: Instant) -> Option<Instant> {
@@ -220,6 +226,7 @@ pub fn pipeline(name: &str, tenants: &[&str]) -> Pipeline {
             selector: LabelSelector::default(),
             containers: ContainerSelector::default(),
             start_at: StartAt::Beginning,
+            ..PodSource::default()
         },
         labels: LabelRules {
             drop: vec!["app".into()],
@@ -255,6 +262,8 @@ pub struct Rig {
     /// Entries acknowledged.
     pub acked: Vec<Sent>,
     pub facts_wait: Duration,
+    /// Folders that symbolic links may lead into, besides `runtime`.
+    pub links: Vec<PathBuf>,
 }
 
 impl Rig {
@@ -276,6 +285,7 @@ impl Rig {
             under_way: Vec::new(),
             acked: Vec::new(),
             facts_wait: Duration::ZERO,
+            links: Vec::new(),
         };
         rig.start();
         rig
@@ -283,8 +293,12 @@ impl Rig {
 
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
-            log_root: self.dir.path().join("pods"),
-            link_roots: vec![self.dir.path().join("runtime")],
+            log_root: Some(self.dir.path().join("pods")),
+            follow_root: None,
+            link_roots: [self.dir.path().join("runtime")]
+                .into_iter()
+                .chain(self.links.clone())
+                .collect(),
             state_dir: self.dir.path().join("state"),
             node_name: "node1".into(),
             own_pod_uid: Some("own".into()),

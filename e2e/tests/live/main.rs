@@ -12,6 +12,7 @@
 
 mod admission;
 mod apart;
+mod api_read;
 mod change;
 mod chaos;
 mod delivery;

@@ -218,9 +218,9 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 4, max = 1000))]
     pub max_label_names: Option<u32>,
-    /// Bytes of one label value (`max_label_value_length`); default 2048.
+    /// Bytes of one label value (`max_label_value_length`); default 2048. Not less than a node's name may have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 64, max = 65_536))]
+    #[schemars(range(min = 253, max = 65_536))]
     pub max_label_value_bytes: Option<u32>,
     /// Limits of structured metadata.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -118,6 +118,7 @@ fn remedy(cause: GapCause) -> &'static str {
         GapCause::NoSpace => {
             "the node's disk had no room to keep them, so free space or let the tenant take its lines"
         }
+        GapCause::FileUnreadable => "the file could not be read, so check the node's disk",
         GapCause::SpillDamaged => "a spilled copy was damaged, so check the node's disk",
     }
 }

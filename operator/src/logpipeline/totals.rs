@@ -161,6 +161,7 @@ mod tests {
             hash: String::new(),
             generation: 1,
             refused: None,
+            unread: None,
             containers: 1,
             outputs: vec![OutputReport {
                 tenant: Key::new("logging", "ops"),

@@ -285,6 +285,12 @@ async fn logpipelines() {
             "tenantRefs lists a tenant twice",
         ),
         ("{sources: {pods: null}}", "sources names no source: add pods"),
+        ("{sources: {pods: {readFrom: API}}}", ""),
+        ("{sources: {pods: {readFrom: Files}}}", ""),
+        (
+            "{sources: {pods: {readFrom: Journal}}}",
+            "supported values: \"Files\", \"API\"",
+        ),
         ("{sources: {pods: {namespaces: {all: true}}}}", ""),
         (
             "{sources: {pods: {namespaces: {all: true, excludeNames: [x]}}}}",

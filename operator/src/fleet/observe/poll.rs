@@ -231,6 +231,7 @@ mod tests {
             generation: 1,
             refused: None,
             containers: 0,
+            unread: None,
             outputs: Vec::new(),
         }
     }
