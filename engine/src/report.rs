@@ -177,7 +177,7 @@ pub enum GapCause {
     /// A file was given up for want of space while lines of it were under way, and the agent ended before they
     /// were acknowledged.
     NoSpace,
-    /// A file could not be read, and was left for a younger one.
+    /// A file could not be read, or not to its end, and was left for a younger one.
     FileUnreadable,
 }
 

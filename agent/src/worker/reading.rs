@@ -18,6 +18,7 @@ use crate::parse::join::NoRoom;
 use crate::process;
 use crate::status::figures::Figures;
 use crate::tail::chain::{Chain, Next};
+use crate::tail::compressed::Compressed;
 use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
@@ -390,9 +391,12 @@ fn at_end_of_file<S: Sink>(
     if (over || vanished || replaced || chain.is_late(number)) && cursor.flush_all(sink).is_err() {
         return Step::NoRoom(taken);
     }
+    let is_damaged = |(of, file): &(u32, Compressed)| *of == number && file.is_damaged();
     let cause = if replaced {
         // What was written between the last look and the cut is not known.
         Some(GapCause::FileRewritten)
+    } else if cursor.reader.as_ref().is_some_and(is_damaged) {
+        Some(GapCause::FileUnreadable)
     } else if chain.is_damaged(number) {
         Some(GapCause::SpillDamaged)
     } else {

@@ -214,3 +214,26 @@ fn a_deleted_pipelines_counts_are_forgotten() {
     rig.run(2_000);
     assert_eq!(gaps(&mut rig).len(), 0);
 }
+
+#[test]
+fn a_damaged_file_is_a_gap_up_to_the_next_ones_first_line() {
+    let mut rig = Rig::new();
+    rig.write("0.log", line(1, "1"));
+    rig.run(2_000);
+    while_down(&mut rig, |rig| {
+        for n in 0..20_000_u64 {
+            let text = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            rig.write("0.log", line(2, &text.to_string()));
+        }
+        let rotated = rig.folder().join("0.log.20261120-175003");
+        fs::rename(rig.folder().join("0.log"), &rotated).unwrap();
+        gzip(&rotated);
+        let compressed = rig.folder().join("0.log.20261120-175003.gz");
+        let mut bytes = fs::read(&compressed).unwrap();
+        bytes.truncate(bytes.len() / 2);
+        fs::write(&compressed, bytes).unwrap();
+        rig.write("0.log", line(9, "9"));
+    });
+    assert_eq!(rig.lines().last(), Some(&"9"));
+    assert_eq!(gaps(&mut rig), [(GapCause::FileUnreadable, at(2), at(9))]);
+}
