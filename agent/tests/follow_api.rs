@@ -345,6 +345,19 @@ async fn whole_instances_that_nobody_saw_are_a_gap() {
 }
 
 #[tokio::test]
+async fn a_disk_without_room_is_said_of_the_pipeline() {
+    let mut rig = Rig::new().await;
+    // More than any file system has free.
+    rig.settings.bounds.free = 101;
+    rig.api.create("web", "1");
+    rig.api.write("web", 0, 0, "nobody reads this");
+    rig.start();
+    let said = wait(|| rig.figures.borrow().unread.values().next().cloned()).await;
+    assert!(said.contains("web") && said.contains("free"), "{said}");
+    assert!(rig.spool("1").is_empty());
+}
+
+#[tokio::test]
 async fn a_full_spool_is_not_read_into_until_something_is_delivered() {
     let mut rig = Rig::new().await;
     rig.settings.bounds.file = 1_000;

@@ -103,7 +103,10 @@ fn settings(values: &Value) -> Settings {
     let all = documents(&helm(values));
     let map = all
         .iter()
-        .find(|object| object["metadata"]["name"] == "sluice-settings")
+        .find(|object| {
+            let name = object["metadata"]["name"].as_str();
+            name.is_some_and(|name| name.starts_with("sluice-settings-"))
+        })
         .unwrap();
     Settings::parse(map["data"]["settings.yaml"].as_str().unwrap(), "sluice-system").unwrap()
 }

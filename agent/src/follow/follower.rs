@@ -27,6 +27,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_mins(1);
 /// Trouble that lasts so long is told.
 const PATIENCE: Duration = Duration::from_secs(15);
+const LACKS_SPACE: &str = "too little of the state folder's file system is free to keep what is read";
 /// How long a gap is told.
 const GAP_SHOWN: Duration = Duration::from_hours(1);
 
@@ -445,7 +446,12 @@ impl Follower {
             .unopened
             .iter()
             .map(|(key, error)| (key, "spool", error.as_str()));
-        for (key, class, said) in troubled.chain(unopened) {
+        // Nothing is delivered meanwhile, and nothing waits to be: it would look as if all were well.
+        let stopped = self.containers.iter().filter_map(|(key, container)| {
+            let lacks_space = container.stream.is_none() && lock(&container.spool).lacks_space();
+            lacks_space.then_some((key, "spool", LACKS_SPACE))
+        });
+        for (key, class, said) in troubled.chain(unopened).chain(stopped) {
             let reader = PodFolder::parse(&key.folder).and_then(|pod| pod.reader);
             figures.add_trouble(reader.unwrap_or_default(), class, &named(key), said);
         }

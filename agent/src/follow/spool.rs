@@ -117,7 +117,12 @@ impl Spool {
     pub fn is_full(&self) -> bool {
         self.bytes() >= self.bounds.container
             || self.total.load(Ordering::Relaxed) >= self.bounds.total
-            || lacks_space(&self.folder, self.bounds.free)
+            || self.lacks_space()
+    }
+
+    /// Whether its file system has too little free space for more.
+    pub fn lacks_space(&self) -> bool {
+        lacks_space(&self.folder, self.bounds.free)
     }
 
     /// The records from a second on.
@@ -301,10 +306,14 @@ fn last(records: &[u8]) -> Option<(Timestamp, bool)> {
     Some((line.timestamp, line.partial))
 }
 
-/// Whether the file system should be left alone.
+/// Whether the file system should be left alone: less than `free` percent of what `df` counts is available.
 fn lacks_space(folder: &Path, free: u64) -> bool {
     let there = folder.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
-    there.is_some_and(|space| space.f_bavail.saturating_mul(100) < space.f_blocks.saturating_mul(free))
+    there.is_some_and(|space| {
+        let used = space.f_blocks.saturating_sub(space.f_bfree);
+        let all = used.saturating_add(space.f_bavail);
+        space.f_bavail.saturating_mul(100) < all.saturating_mul(free)
+    })
 }
 
 #[cfg(test)]
@@ -426,6 +435,9 @@ mod tests {
         }
         let bounds = Bounds { free: 101, ..BOUNDS };
         let spool = Spool::open(dir.path().to_owned(), bounds, Arc::default()).unwrap();
-        assert!(spool.is_full(), "no file system is so empty");
+        assert!(
+            spool.is_full() && spool.lacks_space(),
+            "no file system is so empty"
+        );
     }
 }

@@ -44,12 +44,21 @@ fn plain(part: split::Part) -> Part {
     (part.body.to_vec(), part.streams, part.lines)
 }
 
+fn whole(body: &[u8]) -> split::Part {
+    split::Part {
+        body: body.to_vec().into(),
+        streams: 0,
+        lines: 0,
+        first: 0,
+    }
+}
+
 /// Each stream of a compressed body in a body of its own.
 pub fn apart(body: &[u8]) -> Option<Vec<Part>> {
-    split::apart(body).map(|parts| parts.into_iter().map(plain).collect())
+    split::apart(&whole(body)).map(|parts| parts.into_iter().map(plain).collect())
 }
 
 /// The two halves of a compressed body.
 pub fn halves(body: &[u8]) -> Option<[Part; 2]> {
-    split::halves(body).map(|parts| parts.map(plain))
+    split::halves(&whole(body)).map(|parts| parts.map(plain))
 }

@@ -46,3 +46,8 @@ agent:
   env: {{ .env | toJson }}
 {{- end }}
 {{- end }}
+
+{{/* Named by its content: the operator reads its settings once, and a kubelet may give a new pod of the same node what it knew of the old name. */}}
+{{- define "sluice.settingsName" -}}
+sluice-settings-{{ include "sluice.settings" . | sha256sum | trunc 10 }}
+{{- end }}
