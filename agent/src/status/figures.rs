@@ -41,6 +41,8 @@ pub struct PipelineFigures {
     pub containers: u32,
     /// By tenant.
     pub outputs: BTreeMap<Key, OutputFigures>,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
 }
 
 /// What one pipeline sends to one tenant.

@@ -180,6 +180,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
                     .iter()
                     .map(|(tenant, figures)| output(tenant, figures, now))
                     .collect(),
+                warnings: pipeline.warnings.clone(),
             };
             (name.clone(), report)
         })
@@ -193,6 +194,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
             refused: None,
             containers: 0,
             outputs: Vec::new(),
+            warnings: Vec::new(),
         });
         report.refused = Some(error.clone());
     }

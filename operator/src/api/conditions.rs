@@ -96,6 +96,8 @@ reasons! {
     DELIVERING = "Delivering";
     /// Lines arrive late.
     LAGGING = "Lagging";
+    /// An agent can read no log of its node.
+    LOGS_UNREADABLE = "LogsUnreadable";
     /// The author stopped it.
     SUSPENDED = "Suspended";
     /// Loki answers.

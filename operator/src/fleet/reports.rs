@@ -165,6 +165,7 @@ mod tests {
                 lag_seconds: 0,
                 rejected: Vec::new(),
             }],
+            warnings: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::nodes::{self, Folded, Wanted};
+use super::nodes::{self, Folded, Wanted, Warned};
 use super::resolve::Resolved;
 use crate::api::conditions::{reasons, types};
 use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts, RejectedLines};
@@ -74,7 +74,11 @@ pub fn status(
     } else if authorized.verdict.reason == reasons::PARTIALLY_AUTHORIZED {
         Some(clip(&authorized.verdict.message, 2048))
     } else {
-        None
+        // Lines arrive; something is to be known nevertheless.
+        folded
+            .as_ref()
+            .and_then(|folded| folded.warned.as_ref())
+            .map(|warned| clip(&warned.message, 2048))
     };
     let counts = folded
         .as_ref()
@@ -115,10 +119,15 @@ fn steady(mut folded: Folded, wanted: &Wanted<'_>, old: &LogPipelineStatus, mome
     if folded.doubtful && known {
         folded.programmed = Verdict::yes(reasons::PROGRAMMED, "every node runs this generation");
         folded.counts.applied = folded.counts.matched - folded.counts.excused;
+        let told = moment.find(types::DELIVERING).and_then(Warned::told);
+        if told.is_some() {
+            folded.warned = told;
+            folded.delivering = nodes::delivering(folded.lag, wanted, folded.warned.as_ref());
+        }
         if folded.lag.is_none() {
             let shown = old.display.as_ref().and_then(|shown| shown.lag.strip_suffix('s'));
             folded.lag = shown.and_then(|seconds| seconds.parse().ok());
-            folded.delivering = nodes::delivering(folded.lag, wanted);
+            folded.delivering = nodes::delivering(folded.lag, wanted, folded.warned.as_ref());
         }
     }
     folded

@@ -115,6 +115,7 @@ fn obedient(desired: &Desired) -> Observed {
                 refused: None,
                 containers: 1,
                 outputs: outputs.collect(),
+                warnings: Vec::new(),
             };
             Some(report)
         })

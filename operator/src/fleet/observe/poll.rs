@@ -230,6 +230,7 @@ mod tests {
             refused: None,
             containers: 0,
             outputs: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
