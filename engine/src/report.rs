@@ -75,9 +75,6 @@ pub struct PipelineReport {
     pub refused: Option<String>,
     /// Containers that are followed.
     pub containers: u32,
-    /// Why some of them cannot be read at present, in one sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unread: Option<String>,
     /// One entry per tenant.
     pub outputs: Vec<OutputReport>,
 }

@@ -54,11 +54,8 @@ pub struct AgentSettings {
     pub pod_annotations: BTreeMap<String, String>,
     /// Further labels of the pods.
     pub pod_labels: BTreeMap<String, String>,
-    /// Whether agents see folders of their node; without, logs are read through the API only and the agents' state does
-    /// not outlive their pods.
-    pub host_paths: bool,
-    /// Which folders.
-    pub paths: Paths,
+    /// Folders of the node.
+    pub host_paths: HostPaths,
     /// `SELinux` context, such as `{type: spc_t}`.
     pub se_linux_options: Option<SELinuxOptions>,
     /// Further environment, such as `RUST_LOG`.
@@ -68,7 +65,7 @@ pub struct AgentSettings {
 /// Folders of the node that agents see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Paths {
+pub struct HostPaths {
     /// Where the kubelet writes container logs; mounted read-only.
     pub log_root: String,
     /// Where agents keep their positions; the one folder that they write.
@@ -77,7 +74,7 @@ pub struct Paths {
     pub extra: Vec<String>,
 }
 
-impl Default for Paths {
+impl Default for HostPaths {
     fn default() -> Self {
         Self {
             log_root: LOG_ROOT.into(),
@@ -108,8 +105,7 @@ impl Default for AgentSettings {
             priority_class_name: None,
             pod_annotations: BTreeMap::new(),
             pod_labels: BTreeMap::new(),
-            host_paths: true,
-            paths: Paths::default(),
+            host_paths: HostPaths::default(),
             se_linux_options: None,
             env: Vec::new(),
         }
@@ -221,22 +217,25 @@ impl Settings {
                 "it must be Always, IfNotPresent or Never",
             );
         }
-        let Paths {
+        let HostPaths {
             log_root,
             state_dir,
             extra,
-        } = &self.agent.paths;
+        } = &self.agent.host_paths;
         let absolute = |path: &String| {
             path.starts_with('/') && path.len() > 1 && !path.split('/').any(|part| part == "..")
         };
         if !absolute(log_root) || !extra.iter().all(absolute) {
             return wrong(
-                "agent.paths",
+                "agent.hostPaths",
                 "logRoot and extra must be absolute paths without ..",
             );
         }
         if !absolute(state_dir) {
-            return wrong("agent.paths.stateDir", "it must be an absolute path without ..");
+            return wrong(
+                "agent.hostPaths.stateDir",
+                "it must be an absolute path without ..",
+            );
         }
         let reserved = |name: &str| crate::fleet::render::daemon_set::ENVIRONMENT.contains(&name);
         if let Some(taken) = self.agent.env.iter().find(|variable| reserved(&variable.name)) {

@@ -182,24 +182,18 @@ fn cases() -> Vec<Case> {
         ),
         (
             "hostPaths",
-            json!(false),
-            container("/args/0"),
-            json!("--no-log-root"),
-        ),
-        (
-            "paths",
             json!({"logRoot": "/logs"}),
             pod("/volumes/0/hostPath/path"),
             json!("/logs"),
         ),
         (
-            "paths",
+            "hostPaths",
             json!({"stateDir": "/state"}),
             pod("/volumes/1/hostPath/path"),
             json!("/state"),
         ),
         (
-            "paths",
+            "hostPaths",
             json!({"extra": ["/extra"]}),
             pod("/volumes/4/hostPath/path"),
             json!("/extra"),

@@ -5,7 +5,3 @@ pub mod compressed;
 pub mod fingerprint;
 pub mod generation;
 pub mod position;
-
-mod follow;
-mod place;
-mod take_in;

@@ -6,21 +6,13 @@ use std::time::{Duration, Instant};
 use super::Sink;
 use super::core::Core;
 use super::cursor::State;
-use crate::batch::Bound;
-use crate::checkpoint::record::{Flush, Record, StreamBound, Watermark};
+use crate::checkpoint::record::{Flush, Record, Watermark};
 use crate::tail::position::CursorId;
 
 /// How long an unfinished line waits for its next piece.
 const PARTIAL: Duration = Duration::from_secs(30);
-
-/// What the journal keeps of a bound.
-pub(super) fn bound_record(bound: &Bound, seconds: Option<i64>) -> StreamBound {
-    StreamBound {
-        tenant: bound.tenant.to_string(),
-        labels: bound.labels.to_string(),
-        seconds,
-    }
-}
+/// Decompressors kept at a time; the others begin their file anew when it is their turn.
+const READERS: usize = 16;
 
 impl<S: Sink> Core<S> {
     pub(super) fn tick(&mut self, now: Instant) {
@@ -28,15 +20,25 @@ impl<S: Sink> Core<S> {
             self.flush_partials(now);
         }
         self.write_positions();
-        self.reclaim(now);
-        for bound in self.sink.forget(now) {
-            self.journal.append(&Record::Bound(bound_record(&bound, None)));
-        }
+        self.reclaim();
         self.journal.sync();
+        let mut readers: Vec<_> = self
+            .cursors
+            .iter()
+            .filter(|(_, c)| c.reader.is_some())
+            .map(|(id, c)| (c.last_read, *id))
+            .collect();
+        if let Some(surplus) = readers.len().checked_sub(READERS) {
+            readers.sort();
+            for (_, id) in readers.into_iter().take(surplus) {
+                if let Some(cursor) = self.cursors.get_mut(&id) {
+                    cursor.reader = None;
+                }
+            }
+        }
     }
 
     fn flush_partials(&mut self, now: Instant) {
-        let mut rerouted = Vec::new();
         for (id, cursor) in &mut self.cursors {
             // While there is more to read the rest of the line may be in it, or be under way to the sink.
             let at_end = cursor.state == State::AtEnd;
@@ -62,11 +64,7 @@ impl<S: Sink> Core<S> {
                 }
                 // When there is no room, the next second tries again.
                 let _later = cursor.flush(slot, &mut self.sink);
-                rerouted.push(*id);
             }
-        }
-        for id in rerouted {
-            self.reroute(id);
         }
     }
 
@@ -116,11 +114,8 @@ impl<S: Sink> Core<S> {
             .skip(1)
             .take_while(|choice| choice.from <= mark.position)
             .count();
-        for stream in choices
-            .drain(..passed)
-            .flat_map(|choice| choice.open().collect::<Vec<_>>())
-        {
-            self.sink.close_stream(stream);
+        for choice in choices.drain(..passed) {
+            self.sink.close_stream(choice.stream);
         }
         let flushes = cursor
             .flushed
@@ -135,7 +130,7 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn reclaim(&mut self, now: Instant) {
+    fn reclaim(&mut self) {
         let over: Vec<_> = self
             .cursors
             .iter()
@@ -154,16 +149,10 @@ impl<S: Sink> Core<S> {
         for (key, container) in &mut self.containers {
             let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
             match cursors.map(|cursor| cursor.watermark().position.generation).min() {
-                Some(oldest) => {
-                    let youngest = container.chain.youngest();
-                    container.chain.close_below(oldest);
-                    if container.chain.youngest() != youngest {
-                        container.stir(now);
-                    }
-                }
+                Some(oldest) => container.chain.close_below(oldest),
                 None if container.parked.is_some() => {}
                 None => {
-                    container.chain.forget();
+                    container.chain.close_below(u32::MAX);
                     if container.gone && !self.relist.contains(key) {
                         empty.push(Arc::clone(key));
                     }

@@ -38,8 +38,7 @@ agent:
   {{- end }}
   podAnnotations: {{ .podAnnotations | toJson }}
   podLabels: {{ .podLabels | toJson }}
-  hostPaths: {{ .hostPaths }}
-  paths: {{ .paths | toJson }}
+  hostPaths: {{ .hostPaths | toJson }}
   {{- with .seLinuxOptions }}
   seLinuxOptions: {{ . | toJson }}
   {{- end }}

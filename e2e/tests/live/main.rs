@@ -10,11 +10,7 @@
     reason = "tests: an unexpected value ends one; the steps of a test are one future"
 )]
 
-mod admission;
-mod apart;
-mod api_read;
 mod change;
-mod chaos;
 mod delivery;
 mod faults;
 mod gateway;

@@ -160,7 +160,6 @@ mod tests {
             generation: 1,
             refused: None,
             containers,
-            unread: None,
             outputs: vec![OutputReport {
                 tenant: Key::new("logging", "ops"),
                 lag_seconds: 0,

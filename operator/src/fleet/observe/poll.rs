@@ -229,7 +229,6 @@ mod tests {
             generation: 1,
             refused: None,
             containers: 0,
-            unread: None,
             outputs: Vec::new(),
         }
     }

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
-    HostPathVolumeSource, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, Volume,
-    VolumeMount, VolumeProjection,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, HostPathVolumeSource,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+    SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -23,8 +23,6 @@ use crate::settings::{AgentSettings, Settings};
 
 /// Environment that the operator sets; settings may not.
 pub const ENVIRONMENT: [&str; 4] = ["NODE_NAME", "POD_NAMESPACE", "POD_UID", "MALLOC_ARENA_MAX"];
-/// User and group of agents that read no files of their node.
-const NOBODY: i64 = 65532;
 /// Annotation with the hash of what was rendered: a field that we stop writing shows in it.
 const RENDERED: &str = "sluice.dev/rendered";
 
@@ -91,9 +89,6 @@ fn template(settings: &Settings) -> PodTemplateSpec {
                     localhost_profile: None,
                 }),
                 se_linux_options: agent.se_linux_options.clone(),
-                run_as_non_root: (!agent.host_paths).then_some(true),
-                // the volumes are root's, and readable for this group
-                fs_group: (!agent.host_paths).then_some(NOBODY),
                 ..PodSecurityContext::default()
             }),
             containers: vec![container(settings)],
@@ -105,7 +100,6 @@ fn template(settings: &Settings) -> PodTemplateSpec {
 
 fn container(settings: &Settings) -> Container {
     let agent = &settings.agent;
-    let user = if agent.host_paths { 0 } else { NOBODY };
     Container {
         name: "agent".into(),
         image: Some(agent.image.clone()),
@@ -121,8 +115,8 @@ fn container(settings: &Settings) -> Container {
         readiness_probe: Some(probe("/readyz", 5)),
         // root only to read what root alone may read: kubelet's files are its own, so no capability is needed
         security_context: Some(SecurityContext {
-            run_as_user: Some(user),
-            run_as_group: Some(user),
+            run_as_user: Some(0),
+            run_as_group: Some(0),
             privileged: Some(false),
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -139,14 +133,9 @@ fn container(settings: &Settings) -> Container {
 
 /// Flags of the agent; only what is not its default.
 fn arguments(settings: &Settings) -> Vec<String> {
-    let paths = &settings.agent.paths;
-    let log_root = if settings.agent.host_paths {
-        format!("--log-root={}", paths.log_root)
-    } else {
-        "--no-log-root".into()
-    };
+    let paths = &settings.agent.host_paths;
     let mut arguments = vec![
-        log_root,
+        format!("--log-root={}", paths.log_root),
         format!("--state-dir={}", paths.state_dir),
         format!("--log-level={}", settings.log_level),
     ];
@@ -213,20 +202,17 @@ fn mounts(agent: &AgentSettings) -> Vec<VolumeMount> {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
-    let paths = &agent.paths;
     let mut mounts = vec![
-        mount("state", &paths.state_dir, false),
+        mount("logs", &agent.host_paths.log_root, true),
+        mount("state", &agent.host_paths.state_dir, false),
         mount("credentials", CREDENTIALS_DIR, true),
         mount("status", STATUS_TLS_DIR, true),
     ];
-    if agent.host_paths {
-        mounts.insert(0, mount("logs", &paths.log_root, true));
-        mounts.extend(
-            (0..)
-                .zip(&paths.extra)
-                .map(|(index, path)| mount(&extra(index), path, true)),
-        );
-    }
+    mounts.extend(
+        (0..)
+            .zip(&agent.host_paths.extra)
+            .map(|(index, path)| mount(&extra(index), path, true)),
+    );
     mounts
 }
 
@@ -239,35 +225,24 @@ fn volumes(agent: &AgentSettings) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
-    let paths = &agent.paths;
-    let status = Volume {
-        name: "status".into(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(STATUS_SECRET.into()),
-            default_mode: Some(0o400),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    };
-    if !agent.host_paths {
-        // bounded by the agent itself: a limit here would have the pod evicted, and what it holds lost
-        let state = Volume {
-            name: "state".into(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        };
-        return vec![state, credentials(), status];
-    }
     let mut volumes = vec![
-        host("logs", &paths.log_root, "Directory"),
-        host("state", &paths.state_dir, "DirectoryOrCreate"),
+        host("logs", &agent.host_paths.log_root, "Directory"),
+        host("state", &agent.host_paths.state_dir, "DirectoryOrCreate"),
         credentials(),
-        status,
+        Volume {
+            name: "status".into(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(STATUS_SECRET.into()),
+                default_mode: Some(0o400),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
     ];
     // a runtime's folder need not exist on every node
     volumes.extend(
         (0..)
-            .zip(&paths.extra)
+            .zip(&agent.host_paths.extra)
             .map(|(index, path)| host(&extra(index), path, "DirectoryOrCreate")),
     );
     volumes
