@@ -3,7 +3,9 @@ SHELL := /bin/bash
 
 export CLUSTER ?= test
 export SLUICE_CACHE ?= $(HOME)/.cache/sluice
-export CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
+# one for each checkout: Cargo takes what another checkout built for its own, with that one's paths inside
+CHECKOUT := $(shell pwd | cksum | cut -d' ' -f1)
+export CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target/$(CHECKOUT)
 
 VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGES := $(foreach part,agent operator,$(SLUICE_CACHE)/images/sluice-$(part)-$(VERSION).tar)

@@ -83,7 +83,11 @@ fn plant(own: &Path, root: &Path, namespace: &str) -> Vec<PathBuf> {
         format!("{}{}", torn.concat(), line("after the torn ones")),
     )
     .unwrap();
-    fs::write(container("huge"), line(&"h".repeat(32 << 20)).trim_end()).unwrap();
+    // 1 GiB without an end, that takes no room on the disk
+    let huge = container("huge");
+    fs::write(&huge, line("h").trim_end()).unwrap();
+    let huge = fs::File::options().append(true).open(huge).unwrap();
+    huge.set_len(1 << 30).unwrap();
     fs::write(container("shrinks"), line("first").repeat(1000)).unwrap();
 
     let unreadable = container("unreadable");

@@ -10,6 +10,7 @@
     reason = "tests: an unexpected value ends one; the steps of a test are one future"
 )]
 
+mod admission;
 mod change;
 mod delivery;
 mod faults;
