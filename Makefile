@@ -10,6 +10,9 @@ export CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target/$(CHECKOUT)
 VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGES := $(foreach part,agent operator,$(SLUICE_CACHE)/images/sluice-$(part)-$(VERSION).tar)
 DENY_VERSION := 0.20.2
+# of each fuzz target: in `make test`, and in the long form
+FUZZ_SECONDS := 5
+SOAK_FUZZ_SECONDS := 300
 DENY := $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 # the tests' way to the cluster and to Kubernetes' programs
 ENV = eval "$$(e2e/cluster/cluster env)" &&
@@ -17,12 +20,16 @@ ENV = eval "$$(e2e/cluster/cluster env)" &&
 ##@ Code
 fmt: ## format the Rust code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 fmt-check: ## fail where the Rust code is not formatted
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 clippy: ## lint; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p sluice-operator --test api --test fleet_live --test chart --locked -- -D warnings
 	cargo clippy -p sluice-agent --test control_cluster --locked -- -D warnings
+	cargo clippy -p sluice-e2e --test loki --locked -- -D warnings
+	fuzz/run lint
 deny: ## which crates may be linked, and under which licences
 	@test -x $(DENY) || cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
@@ -34,14 +41,26 @@ check-generated: generate ## fail where a generated file is not what the types s
 
 ##@ Tests
 test: ## every suite in order, each with its time
-	.ci/suites fmt-check clippy deny check-generated test-unit test-api test-live
+	.ci/suites fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
+fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
+	fuzz/run $(FUZZ_SECONDS)
+soak-fuzz: deps ## the same, minutes each
+	fuzz/run $(SOAK_FUZZ_SECONDS)
+soak: soak-model soak-fuzz ## all that takes hours
+soak-model: ## a million histories of log files against the model, about an hour
+	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
 	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
 	cargo test -p sluice-agent --test control_cluster --locked
+test-loki: tools ## limits: the agent and a naive sender before a real Loki with small limits
+	cargo build -p sluice-agent --locked
+	cargo test -p sluice-e2e --test loki --locked -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
-	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture
+	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture --skip chaos::
+chaos: images cluster-up cluster-load ## ten minutes of every trouble at once; not yet among the tests
+	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test -p sluice-e2e --locked --test live -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible
 	bench/run
 

@@ -28,6 +28,9 @@ struct Flags {
     /// Where kubelet and runtime write container logs
     #[arg(long, value_name = "DIR", default_value = well_known::LOG_ROOT)]
     log_root: PathBuf,
+    /// There is no log root: logs are read through the API only
+    #[arg(long, conflicts_with_all = ["document", "log_root"])]
+    no_log_root: bool,
     /// Where positions and the cached configuration are kept
     #[arg(long, value_name = "DIR", default_value = well_known::STATE_DIR)]
     state_dir: PathBuf,
@@ -78,8 +81,8 @@ pub struct Settings {
     pub node: String,
     /// The agent's own pod; empty where it has none.
     pub pod_uid: String,
-    /// Where container logs are.
-    pub log_root: PathBuf,
+    /// Where container logs are; none where they are read through the API only.
+    pub log_root: Option<PathBuf>,
     /// Where positions are kept.
     pub state_dir: PathBuf,
     /// Folder of credentials.
@@ -177,13 +180,16 @@ fn settings(flags: Flags) -> Result<Settings, String> {
             status_tls_dir: flags.status_tls_dir,
         },
     };
-    folder(&flags.log_root).map_err(|error| {
-        format!(
-            "--log-root {}: {error}: mount the node's {} there",
-            flags.log_root.display(),
-            well_known::LOG_ROOT
-        )
-    })?;
+    let log_root = (!flags.no_log_root).then_some(flags.log_root);
+    if let Some(log_root) = &log_root {
+        folder(log_root).map_err(|error| {
+            format!(
+                "--log-root {}: {error}: mount the node's {} there, or read through the API by --no-log-root",
+                log_root.display(),
+                well_known::LOG_ROOT
+            )
+        })?;
+    }
     std::fs::create_dir_all(&flags.state_dir).map_err(|error| {
         format!(
             "--state-dir {}: {error}: give a folder that the agent can write",
@@ -200,7 +206,7 @@ fn settings(flags: Flags) -> Result<Settings, String> {
         mode,
         node,
         pod_uid: flags.pod_uid.unwrap_or_default(),
-        log_root: flags.log_root,
+        log_root,
         state_dir: flags.state_dir,
         credentials_dir: flags.credentials_dir,
         listen: flags.listen,
@@ -307,6 +313,7 @@ mod tests {
             (&["--log-format", "xml"], "--log-format"),
             (&["--document", "d", "--log-root", "/nowhere"], "--log-root"),
             (&["--node-name", "n", "--log-root", path], "--namespace"),
+            (&["--document", "d", "--no-log-root"], "--no-log-root"),
         ] {
             let line = read_from(arguments).unwrap_err();
             assert!(line.contains(flag) && !line.contains('\n'), "{line}");

@@ -10,6 +10,9 @@
 //! - [`push`]: requests in, Loki's acknowledgements out
 //! - [`checkpoint`]: acknowledgements in, durable positions out
 //!
+//! Where no files can be read:
+//! - [`follow`]: the node's pods in, their lines as the API server gives them out, into files for the path above
+//!
 //! Around it:
 //! - [`worker`]: the thread that runs discover to batch and owns all their state
 //! - [`config`]: pointer, document and credentials in, what is in force out
@@ -22,6 +25,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod discover;
+pub mod follow;
 pub mod metadata;
 pub mod parse;
 pub mod process;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
@@ -19,6 +19,7 @@ use crate::config::InForce;
 use crate::config::cluster::{self, Source};
 use crate::config::keeper::Keeper;
 use crate::config::standalone::Files;
+use crate::follow::{self, follower::Sources};
 use crate::metadata::{self, PodChange};
 use crate::status::tls::TlsFiles;
 use crate::worker::Command;
@@ -163,7 +164,7 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
             // Nobody knows the pods, and nobody will: labels come from the paths.
             path.send(Command::Pod(PodChange::Synced));
             serve_plain(plain, &path, &in_force);
-            tokio::spawn(follow(path.clone(), in_force));
+            tokio::spawn(apply_changes(path.clone(), in_force));
             tokio::spawn(files.run(out));
             Ok(path)
         }
@@ -191,15 +192,43 @@ async fn start(settings: Settings, plain: TcpListener) -> Result<DataPath, End> 
                 &path,
                 &in_force,
             );
-            tokio::spawn(follow(path.clone(), in_force));
-            let to_worker = path.clone();
-            let pods = metadata::watch::pods(client.clone(), settings.node.clone(), move |change| {
-                to_worker.send(Command::Pod(change));
-            });
-            tokio::spawn(pods);
+            let to_follower = in_force.clone();
+            tokio::spawn(apply_changes(path.clone(), in_force));
+            watch_pods(&settings, &path, &client, to_follower);
             tokio::spawn(cluster::run(client, source, keeper, out));
             Ok(path)
         }
+    }
+}
+
+/// Watches the node's pods, for the worker and for whom reads through the API.
+fn watch_pods(
+    settings: &Settings,
+    path: &DataPath,
+    client: &kube::Client,
+    in_force: watch::Receiver<Arc<InForce>>,
+) {
+    let (whole, is_whole) = watch::channel(false);
+    let (to_follower, pods) = mpsc::unbounded_channel();
+    let (to_worker, asked) = (path.clone(), is_whole.clone());
+    let watched = metadata::watch::pods(client.clone(), settings.node.clone(), is_whole, move |change| {
+        to_worker.send(Command::Pod(change.0.clone()));
+        // Who begins to ask gets everything once more.
+        if *asked.borrow() {
+            let _ended = to_follower.send(change);
+        }
+    });
+    tokio::spawn(watched);
+    if let Some(root) = path::follow_root(settings) {
+        let own_pod_uid = Some(settings.pod_uid.clone()).filter(|uid| !uid.is_empty());
+        let sources = Sources {
+            in_force,
+            pods,
+            worker: path.figures(),
+            whole,
+        };
+        let follow = follow::Settings::new(root, own_pod_uid);
+        tokio::spawn(path.clone().follow(client.clone(), follow, sources));
     }
 }
 
@@ -222,7 +251,7 @@ fn client() -> Result<kube::Client, End> {
 
 /// Hands every change of what is in force to the data path. A tenant that is gone is forgotten when the
 /// worker has stopped sending for it.
-async fn follow(path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
+async fn apply_changes(path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
     let mut last = Arc::clone(&in_force.borrow_and_update());
     let mut figures = path.figures();
     loop {

@@ -18,7 +18,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use sluice_agent::config::InForce;
 use sluice_agent::config::cluster::{self, Source};
-use sluice_agent::metadata::{PodChange, watch as pods};
+use sluice_agent::metadata::{Log, PodChange, watch as pods};
 use sluice_engine::document::content_hash;
 use sluice_engine::well_known::{DOCUMENT_KEY, POINTER_KEY, credentials_secret, document_name, pointer_name};
 use tokio::sync::{mpsc, watch};
@@ -318,6 +318,7 @@ async fn the_pointer_is_followed_through_an_outage() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, from the first pod to the last")]
 async fn the_nodes_pods_are_followed_through_an_outage() {
     let mut server = Server::start().await;
     let api: Api<Pod> = Api::namespaced(server.client(), "default");
@@ -339,9 +340,17 @@ async fn the_nodes_pods_are_followed_through_an_outage() {
     let a = create("a", NODE).await;
     create("other", "node-2").await;
     let (sender, mut changes) = mpsc::unbounded_channel();
-    tokio::spawn(pods::pods(server.client(), NODE.to_owned(), move |change| {
-        _ = sender.send(change);
-    }));
+    let (report, mut containers) = mpsc::unbounded_channel();
+    let (whole, is_whole) = watch::channel(false);
+    tokio::spawn(pods::pods(
+        server.client(),
+        NODE.to_owned(),
+        is_whole,
+        move |(change, containers)| {
+            _ = report.send(containers);
+            _ = sender.send(change);
+        },
+    ));
     let mut next = async || {
         tokio::time::timeout(Duration::from_secs(20), changes.recv())
             .await
@@ -373,9 +382,31 @@ async fn the_nodes_pods_are_followed_through_an_outage() {
         .unwrap();
     loop {
         match next().await {
-            PodChange::Deleted(folder) => return assert!(folder.ends_with(&format!("_a_{a}"))),
+            PodChange::Deleted(folder) => break assert!(folder.ends_with(&format!("_a_{a}"))),
             PodChange::Applied(facts) => assert!(facts.uid == a || facts.uid == b),
             PodChange::Synced => {}
         }
     }
+    while containers.try_recv().is_ok_and(|states| states.is_empty()) {}
+    assert!(containers.is_empty(), "nobody asked for containers");
+    let status = json!({"status": {"containerStatuses": [{"name": "c", "image": "i", "imageID": "i",
+        "ready": false, "restartCount": 2, "state": {"running": {"startedAt": "2026-11-20T17:50:00Z"}}}]}});
+    api.patch_status("b", &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
+    whole.send(true).unwrap();
+    let state = async {
+        loop {
+            if let Some(state) = containers.recv().await.unwrap().pop() {
+                break state;
+            }
+        }
+    };
+    let state = tokio::time::timeout(Duration::from_secs(20), state)
+        .await
+        .unwrap();
+    assert_eq!(
+        (state.name.as_str(), state.restarts, state.log),
+        ("c", 2, Log::Growing)
+    );
 }

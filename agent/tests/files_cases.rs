@@ -429,7 +429,8 @@ fn refused_lines_are_counted_and_not_sent_again() {
     let outcome = sluice_agent::batch::Outcome {
         id: request.id,
         tenant: Arc::new(request.tenant),
-        rejected: vec![("line_too_long", 2)],
+        stream: None,
+        fate: sluice_agent::batch::Fate::Ended(vec![("line_too_long", 2)]),
         body: Vec::new(),
     };
     rig.core().command(Command::Outcome(outcome), now);
@@ -475,7 +476,8 @@ fn the_thread_sends_saves_and_ends() {
         let outcome = sluice_agent::batch::Outcome {
             id: request.id,
             tenant: Arc::new(request.tenant),
-            rejected: vec![],
+            stream: None,
+            fate: sluice_agent::batch::Fate::Ended(vec![]),
             body: vec![],
         };
         mailbox.send(Command::Outcome(outcome));
@@ -496,4 +498,37 @@ fn the_thread_sends_saves_and_ends() {
             .watermark
             .is_some()
     );
+}
+
+#[test]
+fn a_pod_that_becomes_known_late_gets_its_labels_from_there_on() {
+    let mut with_app = pipeline("p", &["t"]);
+    with_app.labels.drop.clear();
+    let mut rig = Rig::with(in_force(vec![with_app], vec![tenant("t", 4096)]));
+    rig.facts_wait = Duration::from_secs(10);
+    rig.crash();
+    rig.log("0.log", &["1"]);
+    // The API server is away.
+    rig.run(12_000);
+    let now = rig.now;
+    rig.core().command(facts(&[("app", "web")]), now);
+    rig.log("0.log", &["2"]);
+    rig.turn();
+    rig.turn();
+    // Sent again, each line has the labels that it had before; without the pod's facts what was chosen stays.
+    rig.crash();
+    rig.log("0.log", &["3"]);
+    rig.run(12_000);
+    let of: Vec<_> = rig
+        .acked
+        .iter()
+        .map(|sent| (sent.line.as_str(), sent.labels.contains(r#"app="web""#)))
+        .collect();
+    assert_eq!(of, [("1", false), ("2", true), ("3", true)]);
+    // A pod that is labelled anew later keeps the ones that it began with.
+    let now = rig.now;
+    rig.core().command(facts(&[("app", "other")]), now);
+    rig.log("0.log", &["4"]);
+    rig.run(1_500);
+    assert!(rig.acked[3].labels.contains(r#"app="web""#));
 }

@@ -1,9 +1,10 @@
 //! Entries in, sealed requests out, pieces finished: the batcher as the worker uses it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_agent::batch::{Append, Batch, Batcher, Entry, Finished, Outcome, StreamId, encode};
+use sluice_agent::batch::{Append, Batch, Batcher, Entry, Fate, Finished, Limit, Outcome, StreamId, encode};
 use sluice_agent::tail::position::CursorId;
 use sluice_engine::cri::Timestamp;
 use sluice_engine::document::{Auth, Delivery, Limits, Tenant, Tls};
@@ -72,7 +73,8 @@ fn done(batcher: &mut Batcher, batch: Batch) -> Vec<Finished> {
     batcher.complete(Outcome {
         id,
         tenant,
-        rejected: Vec::new(),
+        stream: None,
+        fate: Fate::Ended(Vec::new()),
         body,
     })
 }
@@ -186,8 +188,8 @@ fn new_streams_travel_alone_and_then_share() {
         seal_all(&mut batcher, later + SECOND)
             .iter()
             .map(|batch| batch.streams)
-            .sum::<u32>(),
-        2
+            .collect::<Vec<_>>(),
+        [1, 1, 1]
     );
 }
 
@@ -225,31 +227,288 @@ fn a_heavy_stream_travels_alone_in_requests_of_their_size_one_at_a_time() {
 }
 
 #[test]
-fn four_requests_are_under_way_at_most_and_two_of_them_first_ones() {
+fn four_requests_are_under_way_at_most_and_first_ones_beside_them() {
     let mut batcher = batcher(16 * MIB, wide());
     let begin = Instant::now();
     let known: Vec<StreamId> = (0..5)
         .map(|n| warm(&mut batcher, "a", &format!("{{known=\"{n}\"}}"), begin))
         .collect();
-    for n in 0..5 {
-        let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
-        add(&mut batcher, stream, 1, "x");
-    }
+    let new = |batcher: &mut Batcher, count: usize| {
+        for n in 0..count {
+            let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
+            add(batcher, stream, 1, "x");
+        }
+    };
+    // Two at first, and one more for each that was taken.
+    new(&mut batcher, 40);
     batcher.drain();
     let now = begin + 2 * SECOND;
-    let mut under_way = seal_all(&mut batcher, now);
-    assert_eq!(under_way.len(), 2);
+    let mut firsts = seal_all(&mut batcher, now);
+    assert_eq!(firsts.len(), 7);
     assert_eq!(batcher.next_due(now), None);
-    // Streams that Loki knows find the rest of the window.
+    // Streams that Loki knows find their own window.
     let line = "x".repeat(300_000);
     for stream in known {
         add(&mut batcher, stream, 1, &line);
     }
-    under_way.extend(seal_all(&mut batcher, now));
-    assert_eq!(under_way.len(), 4);
+    let mut others = seal_all(&mut batcher, now);
+    assert_eq!(others.len(), 4);
     assert_eq!(batcher.next_due(now), None);
-    done(&mut batcher, under_way.remove(3));
+    done(&mut batcher, others.remove(3));
     assert_eq!(seal_all(&mut batcher, now).len(), 1);
+    // A thousand new streams are a matter of a hundred answers' time.
+    let mut rounds = 0;
+    while !firsts.is_empty() {
+        rounds += 1;
+        for batch in std::mem::take(&mut firsts) {
+            done(&mut batcher, batch);
+        }
+        firsts = seal_all(&mut batcher, now);
+    }
+    assert_eq!(rounds, 4);
+}
+
+/// What is said of one stream of a request.
+fn of_stream(batcher: &mut Batcher, batch: &Batch, stream: u32, fate: Fate) -> Vec<Finished> {
+    batcher.complete(Outcome {
+        id: batch.id,
+        tenant: Arc::clone(&batch.tenant),
+        stream: Some(stream),
+        fate,
+        body: Vec::new(),
+    })
+}
+
+#[test]
+fn a_stream_that_waits_holds_nobody_else() {
+    let mut batcher = batcher(16 * MIB, wide());
+    let begin = Instant::now();
+    let streams: Vec<StreamId> = (0..3)
+        .map(|n| warm(&mut batcher, "a", &format!("{{n=\"{n}\"}}"), begin))
+        .collect();
+    let mut now = begin + 2 * SECOND;
+    let send = |batcher: &mut Batcher, now: Instant| {
+        for (stream, cursor) in streams.iter().zip(1..) {
+            add(batcher, *stream, cursor, "x");
+        }
+        batcher.seal(now).or_else(|| batcher.seal(now + SECOND))
+    };
+    let shared = send(&mut batcher, now).unwrap();
+    assert_eq!(shared.streams, 3);
+    assert_eq!(of_stream(&mut batcher, &shared, 1, Fate::Waits(Limit::Rate)), []);
+    for (place, cursor) in [(0, 1), (2, 3)] {
+        let finished = of_stream(&mut batcher, &shared, place, Fate::Ended(Vec::new()));
+        assert_eq!(
+            finished.iter().map(|piece| piece.cursor).collect::<Vec<_>>(),
+            [CursorId(cursor)]
+        );
+    }
+    // The others go on, with the whole window, and it sends nothing more.
+    let mut held = batcher.held_bytes();
+    for _ in 0..3 {
+        now += 3 * SECOND;
+        let next = send(&mut batcher, now).unwrap();
+        assert_eq!(next.streams, 2);
+        assert_eq!(done(&mut batcher, next).len(), 2);
+    }
+    // Told twice is no harm, and the end is the end.
+    assert_eq!(of_stream(&mut batcher, &shared, 0, Fate::Ended(Vec::new())), []);
+    assert_eq!(
+        of_stream(&mut batcher, &shared, 1, Fate::Ended(Vec::new())).len(),
+        1
+    );
+    assert_eq!(done(&mut batcher, shared), []);
+    now += 3 * SECOND;
+    // One that was refused for its rate travels alone: Loki counts it otherwise.
+    let last = send(&mut batcher, now).unwrap();
+    assert_eq!((last.streams, last.lines), (1, 4));
+    let rest = batcher.seal(now + SECOND).unwrap();
+    assert_eq!((rest.streams, rest.lines), (2, 2));
+    done(&mut batcher, last);
+    done(&mut batcher, rest);
+    batcher.seal(now + 60 * SECOND);
+    batcher.seal(now + 90 * SECOND);
+    held = held.saturating_sub(batcher.held_bytes());
+    assert!(held > 0 && batcher.held_bytes() == 0);
+}
+
+#[test]
+fn at_the_tenants_limit_of_streams_new_ones_go_one_at_a_time() {
+    let mut batcher = batcher(16 * MIB, wide());
+    let begin = Instant::now();
+    for n in 0..40 {
+        let stream = batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}"));
+        add(&mut batcher, stream, 1, "x");
+    }
+    batcher.drain();
+    let (mut now, mut sent, mut waiting) = (begin, 0, Vec::new());
+    while now < begin + 60 * SECOND {
+        for batch in seal_all(&mut batcher, now) {
+            sent += 1;
+            of_stream(&mut batcher, &batch, 0, Fate::Waits(Limit::Streams));
+            waiting.push(batch);
+        }
+        now = batcher.next_due(now).unwrap_or(now + SECOND).max(now + MOMENT);
+    }
+    assert!((4..=8).contains(&sent), "{sent}");
+    // One that is taken at last opens the way for the others.
+    for batch in waiting {
+        done(&mut batcher, batch);
+    }
+    assert!(seal_all(&mut batcher, now).len() >= 4);
+}
+
+fn add_at(batcher: &mut Batcher, stream: StreamId, cursor: u32, seconds: i64) -> Append {
+    let entry = Entry {
+        timestamp: Timestamp { seconds, nanos: 0 },
+        line: &[b"x"],
+        metadata: &[],
+    };
+    batcher.append(stream, CursorId(cursor), &entry)
+}
+
+#[test]
+fn a_line_too_old_for_its_stream_is_not_taken_and_what_is_sent_is_remembered() {
+    const HOUR: i64 = 3600;
+    let mut first = batcher(MIB, wide());
+    let now = Instant::now();
+    let stream = first.open_stream(&key("a"), "{n=\"1\"}");
+    assert!(matches!(
+        add_at(&mut first, stream, 1, 100 * HOUR),
+        Append::Opened(_)
+    ));
+    assert_eq!(add_at(&mut first, stream, 2, 99 * HOUR), Append::Behind);
+    assert!((99 * HOUR + 1000..100 * HOUR).contains(&first.late_until(stream)));
+    assert!(matches!(
+        add_at(&mut first, stream, 2, 99 * HOUR + 1500),
+        Append::Opened(_)
+    ));
+    let late = first.open_late_stream(&key("a"), "{n=\"1\", late=\"x\"}");
+    for seconds in [99 * HOUR + 3599, 99 * HOUR] {
+        assert_ne!(add_at(&mut first, late, 2, seconds), Append::Behind);
+    }
+    let raised = first.raised();
+    assert_eq!(raised.len(), 1);
+    assert!(raised[0].seconds > 100 * HOUR && &*raised[0].labels == "{n=\"1\"}");
+    assert!(first.raised().is_empty());
+    // Two hours later: not in one request with what lies before, and remembered only when that is under way.
+    add_at(&mut first, stream, 1, 102 * HOUR);
+    assert!(first.raised().is_empty());
+    first.drain();
+    let under_way: Vec<Batch> = seal_all(&mut first, now);
+    assert_eq!(under_way.iter().map(|batch| batch.lines).sum::<u32>(), 4);
+    assert!(first.raised().is_empty());
+    for batch in under_way {
+        done(&mut first, batch);
+    }
+    assert_eq!(seal_all(&mut first, now).len(), 1);
+    let raised = first.raised();
+    assert_eq!(raised.len(), 1);
+
+    // After a crash it is known, whoever comes first.
+    let mut second = batcher(MIB, wide());
+    second.restore(&key("a"), &raised[0].labels, raised[0].seconds, 0);
+    let again = second.open_stream(&key("a"), "{n=\"1\"}");
+    assert_eq!(add_at(&mut second, again, 2, 101 * HOUR), Append::Behind);
+    assert!(matches!(
+        add_at(&mut second, again, 1, 102 * HOUR),
+        Append::Opened(_)
+    ));
+    assert!(second.raised().is_empty());
+    // Who may have something to send again goes first, and is not waited for for ever.
+    let mut third = batcher(MIB, wide());
+    third.restore(&key("a"), &raised[0].labels, raised[0].seconds, 2);
+    let again_after = third.open_stream(&key("a"), "{n=\"1\"}");
+    let newer = raised[0].seconds + HOUR;
+    assert_eq!(add_at(&mut third, again_after, 1, newer), Append::NotYet);
+    assert!(matches!(
+        add_at(&mut third, again_after, 2, 102 * HOUR),
+        Append::Opened(_)
+    ));
+    third.returned(again_after);
+    assert_eq!(add_at(&mut third, again_after, 1, newer), Append::NotYet);
+    third.seal(now);
+    third.seal(now + 20 * SECOND);
+    assert!(matches!(
+        add_at(&mut third, again_after, 1, newer),
+        Append::Opened(_)
+    ));
+    // Nobody needs it long after the last one closed it.
+    second.close_stream(again);
+    second.drain();
+    // How much of the stream's burst was used before is not known, so it waits a moment.
+    assert!(second.seal(now).is_none());
+    let batch = second.seal(now + SECOND).unwrap();
+    done(&mut second, batch);
+    assert!(second.forget(now).is_empty());
+    assert!(second.forget(now + Duration::from_hours(2)).is_empty());
+    let forgotten = second.forget(now + Duration::from_hours(4));
+    assert_eq!(forgotten.len(), 1);
+    assert_eq!(&*forgotten[0].labels, "{n=\"1\"}");
+}
+
+#[test]
+fn a_stream_near_its_limit_hides_behind_no_other() {
+    let limits = Limits {
+        per_stream_rate_bytes_per_second: 10_240,
+        per_stream_burst_bytes: 20_480,
+        ..wide()
+    };
+    let mut batcher = batcher(MIB, limits);
+    let begin = Instant::now();
+    let [heavy, light] =
+        ["heavy", "light"].map(|n| warm(&mut batcher, "a", &format!("{{n=\"{n}\"}}"), begin));
+    let mut now = begin + 10 * SECOND;
+    let requests = |batcher: &mut Batcher, now: Instant| {
+        batcher.seal(now);
+        let sealed = seal_all(batcher, now + SECOND);
+        let streams: Vec<u32> = sealed.iter().map(|batch| batch.streams).collect();
+        for batch in sealed {
+            done(batcher, batch);
+        }
+        streams
+    };
+    // A fifth of what Loki takes at once has company, a third has none.
+    for (lines, expected) in [(3, vec![2]), (6, vec![1, 1])] {
+        now += 10 * SECOND;
+        for _ in 0..lines {
+            add(&mut batcher, heavy, 1, &"x".repeat(1000));
+        }
+        add(&mut batcher, light, 2, "y");
+        assert_eq!(requests(&mut batcher, now), expected, "{lines} lines");
+    }
+    // Soon after much it waits, and the other goes.
+    now += 10 * SECOND;
+    for _ in 0..12 {
+        add(&mut batcher, heavy, 1, &"x".repeat(1000));
+    }
+    assert_eq!(requests(&mut batcher, now), [1]);
+    add(&mut batcher, heavy, 1, "x");
+    add(&mut batcher, light, 2, "y");
+    assert_eq!(requests(&mut batcher, now + SECOND / 10), [1]);
+}
+
+#[test]
+fn a_stream_with_enough_waiting_takes_no_more_and_leaves_room_for_others() {
+    let limits = Limits {
+        per_stream_rate_bytes_per_second: 100_000,
+        per_stream_burst_bytes: 200_000,
+        ..wide()
+    };
+    let mut batcher = batcher(32 * MIB, limits);
+    let heavy = batcher.open_stream(&key("a"), "{n=\"heavy\"}");
+    let line = "x".repeat(1000);
+    let mut lines = 0;
+    while batcher.takes_more(heavy) {
+        add(&mut batcher, heavy, 1, &line);
+        lines += 1;
+    }
+    assert!((300..500).contains(&lines), "{lines}");
+    assert!(batcher.has_room(&key("a")));
+    batcher.drain();
+    let batch = batcher.seal(Instant::now()).unwrap();
+    assert!(batcher.takes_more(heavy));
+    done(&mut batcher, batch);
 }
 
 #[test]
@@ -310,7 +569,7 @@ fn refusals_slow_the_tenant_down_and_slow_answers_stretch_its_wait() {
             for batch in seal_all(batcher, now) {
                 sent += batch.bytes;
                 if throttle {
-                    batch.feedback.throttled();
+                    batch.feedback.throttled(batch.bytes);
                 }
                 done(batcher, batch);
             }
@@ -482,6 +741,11 @@ fn streams_are_counted_and_an_idle_batcher_is_small() {
         done(&mut batcher, batch);
     }
     assert_eq!(lines, 3_000);
+    // How new its lines were is remembered for hours.
+    assert_eq!(
+        batcher.forget(now).len() + batcher.forget(now + Duration::from_hours(4)).len(),
+        1
+    );
     assert_ne!(batcher.open_stream(&key("a"), "{n=\"1\"}"), first);
     assert_eq!(add(&mut batcher, first, 1, "x"), Append::NoRoom);
     assert!(batcher.held_bytes() > 0);

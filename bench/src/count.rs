@@ -1,11 +1,13 @@
-//! Bodies of push requests in, counts of their lines out: which numbers came, and which came twice.
+//! Bodies of push requests in, counts of their lines out: which numbers came, which came twice, and how late.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use memchr::memmem::Finder;
 use prost::Message;
 
+use crate::delay::Delays;
 use crate::shape::{DIGITS, MARK};
 
 /// Loki's `PushRequest` as far as it concerns a client.
@@ -85,16 +87,17 @@ pub struct Counts {
     /// Pairs of structured metadata.
     pub metadata: u64,
     streams: BTreeSet<String>,
+    delays: Delays,
     /// One bit for each number.
     seen: Vec<u64>,
 }
 
 impl Counts {
-    /// Counts the lines of one compressed body.
+    /// Counts the lines of one compressed body that came at this time, since 1970.
     ///
     /// # Errors
     /// When it is no push request in snappy's block format.
-    pub fn add(&mut self, body: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    pub fn add(&mut self, body: &[u8], now: Duration) -> Result<(), Box<dyn std::error::Error>> {
         let raw = snap::raw::Decoder::new().decompress_vec(body)?;
         self.raw_bytes += raw.len() as u64;
         let finder = Finder::new(MARK);
@@ -102,6 +105,9 @@ impl Counts {
             for entry in &stream.entries {
                 self.lines += 1;
                 self.metadata += entry.metadata.len() as u64;
+                if let Some(written) = entry.timestamp.as_ref().and_then(since_1970) {
+                    self.delays.add(now.saturating_sub(written));
+                }
                 match number(&finder, &entry.line) {
                     Some(number) => self.see(number),
                     None => self.unnumbered += 1,
@@ -137,8 +143,18 @@ impl fmt::Display for Counts {
         writeln!(f, "duplicated {}", self.duplicated)?;
         writeln!(f, "unnumbered {}", self.unnumbered)?;
         writeln!(f, "streams {}", self.streams.len())?;
+        for percent in [50, 99] {
+            let delay = self.delays.percentile(percent).unwrap_or_default();
+            writeln!(f, "delay_p{percent}_ms {}", delay.as_millis())?;
+        }
         writeln!(f, "metadata {}", self.metadata)
     }
+}
+
+/// When a line was written; its timestamp is that of its `write`.
+fn since_1970(timestamp: &Timestamp) -> Option<Duration> {
+    let nanos = u32::try_from(timestamp.nanos).ok()?;
+    Some(Duration::new(u64::try_from(timestamp.seconds).ok()?, nanos))
 }
 
 /// A line's number; ten thousand million lines are more than any run has.
@@ -180,12 +196,12 @@ mod tests {
             .compress_vec(&request.encode_to_vec())
             .unwrap();
         let mut counts = Counts::default();
-        counts.add(&body).unwrap();
+        counts.add(&body, Duration::from_secs(9)).unwrap();
         assert_eq!(counts.lines, 5);
         assert_eq!(counts.distinct(), 2);
         assert_eq!(counts.duplicated, 1);
         assert_eq!(counts.unnumbered, 2);
         assert_eq!(counts.metadata, 5);
-        assert!(counts.add(b"x").is_err());
+        assert!(counts.add(b"x", Duration::ZERO).is_err());
     }
 }

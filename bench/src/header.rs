@@ -62,7 +62,7 @@ impl Parser {
         let [b'.', eight @ .., ninth @ b'0'..=b'9', b'Z', b' '] = fraction else {
             return None;
         };
-        let nanos = eight_digits(*eight)? * 10 + u32::from(ninth - b'0');
+        let nanos = cri::eight_digits(*eight)? * 10 + u32::from(ninth - b'0');
         let (output, content) = rest.split_first_chunk::<9>()?;
         let stream = match output {
             b"stdout F " => Stream::Stdout,
@@ -75,20 +75,6 @@ impl Parser {
             content,
         })
     }
-}
-
-/// Eight decimal digits at once (D. Lemire, `parse_eight_digits_unrolled`).
-fn eight_digits(text: [u8; 8]) -> Option<u32> {
-    let value = u64::from_le_bytes(text);
-    let high = value & 0xf0f0_f0f0_f0f0_f0f0;
-    let carry = (value.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4;
-    if high | carry != 0x3333_3333_3333_3333 {
-        return None;
-    }
-    let value = (value & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(2561) >> 8;
-    let value = (value & 0x00ff_00ff_00ff_00ff).wrapping_mul(6_553_601) >> 16;
-    let value = (value & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32;
-    u32::try_from(value).ok()
 }
 
 #[cfg(test)]
@@ -123,7 +109,5 @@ mod tests {
         for text in ["2026-11-20T17:50:12.123456789Z stdout P one", "x", ""] {
             assert_eq!(parser.parse(text.as_bytes()), Err(Malformed), "{text}");
         }
-        assert_eq!(eight_digits(*b"1234567:"), None);
-        assert_eq!(eight_digits(*b"/2345678"), None);
     }
 }

@@ -35,7 +35,7 @@ impl Shape {
 #[derive(Debug)]
 pub struct Writer {
     shape: Shape,
-    state: u64,
+    random: Random,
     second: i64,
     prefix: String,
 }
@@ -45,7 +45,7 @@ impl Writer {
     pub fn new(shape: Shape, seed: u64) -> Self {
         Self {
             shape,
-            state: seed,
+            random: Random::new(seed),
             second: i64::MIN,
             prefix: String::new(),
         }
@@ -81,7 +81,7 @@ impl Writer {
     }
 
     fn content(&mut self, number: u64, out: &mut Vec<u8>) -> std::io::Result<()> {
-        let random = self.random();
+        let random = self.random.number();
         let (item, time) = (random % 10_000, (random >> 32) % 900);
         match self.shape {
             Shape::Short => write!(out, "seq={number:012} GET /items/{item} 200 {time}ms"),
@@ -96,19 +96,43 @@ impl Writer {
     /// Random digits up to a length of the whole.
     fn fill(&mut self, end: usize, out: &mut Vec<u8>) -> std::io::Result<()> {
         while out.len() < end {
-            write!(out, "{:016x}", self.random())?;
+            write!(out, "{:016x}", self.random.number())?;
         }
         out.truncate(end);
         Ok(())
     }
+}
 
-    /// `SplitMix64`: quick, and the same on every machine.
-    fn random(&mut self) -> u64 {
+/// `SplitMix64`: quick, and the same on every machine.
+#[derive(Debug)]
+pub struct Random {
+    state: u64,
+}
+
+impl Random {
+    /// The same seed gives the same numbers.
+    pub fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.number() % end
+    }
+
+    /// One of several, of which there is one at least.
+    pub fn one_of<T: Copy + Default>(&mut self, all: &[T]) -> T {
+        let index = usize::try_from(self.below(all.len().max(1) as u64)).unwrap_or(0);
+        all.get(index).copied().unwrap_or_default()
     }
 }
 

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 PACKAGES=(
-  gcc libc6-dev git python3 curl openssl procps ca-certificates            # to build and to ask
+  gcc g++ libc6-dev git python3 curl openssl procps ca-certificates            # to build and to ask
   containerd runc containernetworking-plugins nftables iproute2 conntrack  # a node
   catatonit busybox-static nginx-light                                     # what the images are made of
   buildah                                                                  # Sluice's own images

@@ -8,6 +8,7 @@
 //! - [`workload`]: pods that write numbered lines
 //! - [`loki`]: what a tenant holds, exactly
 //! - [`tally`]: lines in, what is missing, double or out of order out
+//! - [`proxy`]: a server behind a bad network
 //! - [`census`]: which objects there are in which version, and who asked for what
 //! - [`wait`], [`figures`], [`evidence`]: deadlines that name the last state; figures always shown; what to read after a failure
 #![allow(
@@ -23,6 +24,7 @@ pub mod evidence;
 pub mod figures;
 pub mod loki;
 pub mod objects;
+pub mod proxy;
 pub mod scene;
 pub mod sluice;
 pub mod tally;

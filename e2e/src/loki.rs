@@ -80,6 +80,19 @@ impl Loki {
         .await;
     }
 
+    /// Timestamp of the newest entry of a selector in nanoseconds since 1970, 0 where there is none.
+    pub async fn newest(&self, tenant: &str, selector: &str) -> Result<i64, String> {
+        let parameters = [
+            ("query", selector.to_owned()),
+            ("limit", "1".to_owned()),
+            ("since", "1h".to_owned()),
+            ("direction", "backward".to_owned()),
+        ];
+        let answer = self.get(tenant, "query_range", &parameters).await?;
+        let newest = streams(&answer).iter().map(|line| line.nanoseconds).max();
+        Ok(newest.unwrap_or(0))
+    }
+
     /// Every entry of a selector, by stream and in each stream by time.
     pub async fn lines(&self, tenant: &str, selector: &str) -> Vec<Line> {
         let now = Timestamp::now().as_second();

@@ -27,6 +27,14 @@ pub async fn ensure_installed(cluster: &Cluster) {
     if INSTALLED.load(Ordering::Relaxed) {
         return;
     }
+    install(cluster, &[]).await;
+    INSTALLED.store(true, Ordering::Relaxed);
+}
+
+/// Installs the chart, or upgrades it, with these values of `agent` beside the usual ones. The next test's installation
+/// is the usual one again.
+pub async fn install(cluster: &Cluster, agent: &[(&str, Value)]) {
+    INSTALLED.store(false, Ordering::Relaxed);
     show("install the chart");
     apply(
         cluster,
@@ -48,11 +56,12 @@ pub async fn ensure_installed(cluster: &Cluster) {
         "--values",
         "-",
     ];
-    cluster
-        .run_with("helm", &arguments, &values(cluster).to_string())
-        .await;
+    let mut values = values(cluster);
+    for (key, value) in agent {
+        values["agent"][*key] = value.clone();
+    }
+    cluster.run_with("helm", &arguments, &values.to_string()).await;
     until_ready(cluster).await;
-    INSTALLED.store(true, Ordering::Relaxed);
 }
 
 /// Removes the release, as a user would; what it leaves is the caller's to judge.

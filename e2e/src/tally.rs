@@ -13,11 +13,25 @@ pub fn number(text: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// Fails unless the lines whose text begins with `writer` are exactly those numbered 1 to `count`, each once and
-/// within each stream in order.
-pub fn assert_exact(lines: &[Line], writer: &str, count: u64) {
+/// What became of one writer's lines.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How many it wrote, numbered from 1 on.
+    pub count: u64,
+    /// Numbers that are not there.
+    pub missing: Vec<u64>,
+    /// Numbers that are there more than once.
+    pub double: Vec<u64>,
+    /// Numbers that it never wrote.
+    pub strange: Vec<u64>,
+    /// Lines that stand behind later ones of their stream.
+    pub disorder: Vec<String>,
+}
+
+/// Counts the lines whose text begins with `writer`, which wrote those numbered 1 to `count`.
+pub fn tally(lines: &[Line], writer: &str, count: u64) -> Tally {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-    let mut last: BTreeMap<&BTreeMap<String, String>, (u64, i64)> = BTreeMap::new();
+    let mut last: BTreeMap<&BTreeMap<String, String>, u64> = BTreeMap::new();
     let mut disorder = Vec::new();
     for line in lines
         .iter()
@@ -26,39 +40,62 @@ pub fn assert_exact(lines: &[Line], writer: &str, count: u64) {
         let number =
             number(&line.text).unwrap_or_else(|| panic!("a line of {writer} has no number: {:?}", line.text));
         *times.entry(number).or_default() += 1;
-        if let Some((before, _)) = last.insert(&line.labels, (number, line.nanoseconds))
+        if let Some(before) = last.insert(&line.labels, number)
             && before >= number
         {
             disorder.push(format!("{number} after {before}"));
         }
     }
-    let missing: Vec<u64> = (1..=count).filter(|number| !times.contains_key(number)).collect();
-    let double: Vec<u64> = times
-        .iter()
-        .filter(|(_, times)| **times > 1)
-        .map(|(number, _)| *number)
-        .collect();
-    let strange: Vec<u64> = times
-        .keys()
-        .copied()
-        .filter(|number| !(1..=count).contains(number))
-        .collect();
-    assert!(
-        missing.is_empty() && double.is_empty() && strange.is_empty() && disorder.is_empty(),
-        "{writer}: of {count} lines {} are missing ({}), {} are double ({}), {} were never written ({}), {} are out of order ({})",
-        missing.len(),
-        ranges(&missing),
-        double.len(),
-        ranges(&double),
-        strange.len(),
-        ranges(&strange),
-        disorder.len(),
-        disorder
+    Tally {
+        count,
+        missing: (1..=count).filter(|number| !times.contains_key(number)).collect(),
+        double: times
             .iter()
-            .take(5)
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", "),
+            .filter(|(_, times)| **times > 1)
+            .map(|(number, _)| *number)
+            .collect(),
+        strange: times
+            .keys()
+            .copied()
+            .filter(|number| !(1..=count).contains(number))
+            .collect(),
+        disorder,
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "of {} lines {} are missing ({}), {} are double ({}), {} were never written ({}), {} are out of order ({})",
+            self.count,
+            self.missing.len(),
+            ranges(&self.missing),
+            self.double.len(),
+            ranges(&self.double),
+            self.strange.len(),
+            ranges(&self.strange),
+            self.disorder.len(),
+            self.disorder
+                .iter()
+                .take(5)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
+    }
+}
+
+/// Fails unless the lines whose text begins with `writer` are exactly those numbered 1 to `count`, each once and
+/// within each stream in order.
+pub fn assert_exact(lines: &[Line], writer: &str, count: u64) {
+    let found = tally(lines, writer, count);
+    assert!(
+        found.missing.is_empty()
+            && found.double.is_empty()
+            && found.strange.is_empty()
+            && found.disorder.is_empty(),
+        "{writer}: {found}"
     );
 }
 

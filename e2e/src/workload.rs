@@ -106,6 +106,12 @@ pub fn steady(writer: &str, per_second: u64, seconds: u64) -> String {
     )
 }
 
+/// As [`steady`], in lines that are longer by so many bytes.
+pub fn wide(writer: &str, per_second: u64, seconds: u64, bytes: usize) -> String {
+    let script = steady(writer, per_second, seconds).replace("steadily", "$x");
+    format!("x={}; {script}", "x".repeat(bytes))
+}
+
 /// How many lines [`steady`] writes.
 pub fn steady_count(per_second: u64, seconds: u64) -> u64 {
     per_second.div_ceil(10) * seconds * 10

@@ -55,8 +55,8 @@ pub struct Pipeline {
     pub labels: LabelRules,
 }
 
-/// Containers whose log files a pipeline reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Containers whose logs a pipeline reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodSource {
     /// Namespaces that the pipeline's `ServiceAccount` may read, sorted by name.
@@ -70,6 +70,13 @@ pub struct PodSource {
     /// Where files begin that are older than the pipeline.
     #[serde(default)]
     pub start_at: StartAt,
+    /// Which way the lines come; absent in JSON for the node's files.
+    #[serde(default, skip_serializing_if = "ReadFrom::is_files")]
+    pub read_from: ReadFrom,
+    /// With [`ReadFrom::Api`] and [`StartAt::Now`]: the pipeline's creation in seconds since 1970. Of containers
+    /// that are older nothing older is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
 }
 
 /// One namespace that a pipeline reads.
@@ -99,6 +106,26 @@ pub enum StartAt {
     Beginning,
     /// At the end of what exists when the agent first sees the pipeline.
     Now,
+}
+
+/// Which way lines come: from the files of the node, or from the API server's `pods/log`, for clusters that forbid host
+/// paths; through the API neither rotated files can be seen nor which of its two outputs a container wrote to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ReadFrom {
+    /// From the kubelet's log files on the node.
+    #[default]
+    Files,
+    /// From the API server, `pods/log`: for clusters that forbid host paths.
+    #[serde(rename = "API")]
+    Api,
+}
+
+impl ReadFrom {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_files(&self) -> bool {
+        *self == Self::Files
+    }
 }
 
 /// One tenant of a Loki, without its credentials.
@@ -190,6 +217,13 @@ pub struct Limits {
     pub per_stream_rate_bytes_per_second: u64,
     /// Largest burst of one stream in bytes (`per_stream_rate_limit_burst`).
     pub per_stream_burst_bytes: u64,
+    /// How far a line may lie behind the newest one of its stream, in milliseconds: half of Loki's
+    /// `max_chunk_age`. Older ones go to streams of their own.
+    pub out_of_order_window_ms: u64,
+    /// Age in milliseconds from which on lines are not sent, but counted (`reject_old_samples_max_age`). Absent:
+    /// all are sent, and age is Loki's to judge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reject_old_samples_max_age_ms: Option<u64>,
     /// Longest line in bytes (`max_line_size`); longer ones are cut into marked pieces.
     pub max_line_bytes: u64,
     /// Labels of one stream at most (`max_label_names_per_series`).
@@ -219,6 +253,8 @@ impl Default for Limits {
             burst_bytes: 6 << 20,
             per_stream_rate_bytes_per_second: 3 << 20,
             per_stream_burst_bytes: 15 << 20,
+            out_of_order_window_ms: 3_600_000,
+            reject_old_samples_max_age_ms: None,
             max_line_bytes: 256 << 10,
             max_label_names: 15,
             max_label_value_bytes: 2048,
@@ -426,7 +462,7 @@ mod tests {
                 }],
                 selector: LabelSelector::default(),
                 containers: ContainerSelector::default(),
-                start_at: StartAt::default(),
+                ..PodSource::default()
             },
             labels: LabelRules::default(),
         }

@@ -1,6 +1,7 @@
 //! A pod's facts and a pipeline's rules in, one stream's labels and structured metadata out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,15 +104,136 @@ pub struct Chosen {
     /// Whether `stream` (`stdout` or `stderr`) is added to the structured metadata.
     #[serde(default)]
     pub stream: bool,
-    /// Labels that the tenant's limit on their number left no room for, and values that were cut.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub curtailed: Vec<String>,
+    /// What the tenant's limits did to them.
+    #[serde(default, skip_serializing_if = "Curtailed::is_empty")]
+    pub curtailed: Curtailed,
 }
 
-/// Chooses the labels of a container's streams. Where the tenant takes fewer labels than the rules give,
-/// the least important become structured metadata: pod labels first, then namespace labels, fixed
-/// labels, the profile's; the evidence of origin last.
+/// Names of labels that a tenant's limits did not let through as the rules gave them, each sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Curtailed {
+    /// They are structured metadata instead: the stream has all the labels that the tenant takes.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub demoted: BTreeSet<String>,
+    /// There was no room for them as structured metadata either.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_out: BTreeSet<String>,
+    /// Their values were longer than the tenant takes.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub cut: BTreeSet<String>,
+}
+
+impl Curtailed {
+    /// Adds what befell another container of the same rules.
+    pub fn merge(&mut self, other: &Self) {
+        self.demoted.extend(other.demoted.iter().cloned());
+        self.left_out.extend(other.left_out.iter().cloned());
+        self.cut.extend(other.cut.iter().cloned());
+    }
+
+    /// Whether nothing was curtailed.
+    pub fn is_empty(&self) -> bool {
+        self.demoted.is_empty() && self.left_out.is_empty() && self.cut.is_empty()
+    }
+}
+
+impl fmt::Display for Curtailed {
+    /// What happened and to which labels, such as `a, b are structured metadata; c is left out; d is cut`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (names, what) in [
+            (&self.demoted, "structured metadata"),
+            (&self.left_out, "left out"),
+            (&self.cut, "cut"),
+        ] {
+            let verb = match names.len() {
+                0 => continue,
+                1 => "is",
+                _ => "are",
+            };
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            write!(f, "{separator}{} {verb} {what}", names.join(", "))?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+/// Chooses the labels of a container's streams. Where several rules give one name, the later wins: static,
+/// then namespace labels, then pod labels; evidence of origin never yields. Where the tenant takes fewer
+/// labels than the rules give, the least important become structured metadata: pod labels first, then
+/// namespace labels, fixed labels, the profile's; the evidence of origin last.
 pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -> Chosen {
+    // Two stay free for `late` and `part`, which the agent adds where a stream alone would not take the lines.
+    let most = (limits.max_label_names as usize).saturating_sub(2).max(4);
+    let mut chosen = Chosen::default();
+    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    let mut demoted: Vec<(String, String)> = Vec::new();
+    for (name, mut value) in ranked(rules, facts) {
+        let evidence = labels.contains_key(&name) && loki::RESERVED_LABELS.contains(&name.as_str());
+        if value.is_empty() || evidence {
+            continue;
+        }
+        // However it is escaped, Loki (3.7.8) writes it out plainly between its own parts, and then refuses it.
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            value = value.replace(char::REPLACEMENT_CHARACTER, "?");
+        }
+        if cut(&mut value, limits.max_label_value_bytes as usize) {
+            chosen.curtailed.cut.insert(name.clone());
+        } else {
+            chosen.curtailed.cut.remove(&name);
+        }
+        if labels.contains_key(&name) || labels.len() < most {
+            labels.insert(name, value);
+        } else if let Some((_, earlier)) = demoted.iter_mut().find(|(known, _)| *known == name) {
+            *earlier = value;
+        } else {
+            demoted.push((name, value));
+        }
+    }
+    chosen.labels = render(&labels);
+
+    let room = &limits.structured_metadata;
+    let dropped = |name: &str| rules.drop.iter().any(|dropped| dropped == name);
+    chosen.stream =
+        room.allowed && !dropped("stream") && room.max_count > 0 && room.max_bytes as usize >= STREAM.len();
+    let mut bytes = if chosen.stream { STREAM.len() } else { 0 };
+    let mut count = usize::from(chosen.stream);
+    let mut fits = |name: &str, value: &str| {
+        // A line says itself which stream it is of; two values of one name would be a riddle.
+        let is_free = !(chosen.stream && name == "stream");
+        let size = name.len() + value.len();
+        let fits = room.allowed
+            && is_free
+            && count < room.max_count as usize
+            && bytes + size <= room.max_bytes as usize;
+        if fits {
+            count += 1;
+            bytes += size;
+        }
+        fits
+    };
+    if !labels.contains_key("pod") && !dropped("pod") && fits("pod", facts.pod) {
+        chosen.metadata.push(("pod".to_owned(), facts.pod.to_owned()));
+    }
+    for (name, value) in demoted {
+        if fits(&name, &value) {
+            chosen.curtailed.demoted.insert(name.clone());
+            chosen.metadata.push((name, value));
+        } else {
+            chosen.curtailed.cut.remove(&name);
+            chosen.curtailed.left_out.insert(name);
+        }
+    }
+    chosen
+}
+
+/// What `stream` takes of the room for structured metadata; `stderr` is as long.
+const STREAM: &str = "streamstdout";
+
+/// What the rules give, most important first; a name may come again.
+fn ranked(rules: &LabelRules, facts: &ContainerFacts<'_>) -> Vec<(String, String)> {
     let mut ranked = profile_labels(rules.profile, facts);
     ranked.retain(|(name, _)| is_origin(name) || !rules.drop.iter().any(|dropped| dropped == name));
     ranked.extend(
@@ -130,52 +252,7 @@ pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -
             ranked.push((rule.label.clone(), value.clone()));
         }
     }
-
-    let mut chosen = Chosen::default();
-    let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    let mut demoted: Vec<(String, String)> = Vec::new();
-    for (name, mut value) in ranked {
-        if value.is_empty() {
-            continue;
-        }
-        if cut(&mut value, limits.max_label_value_bytes as usize) {
-            chosen.curtailed.push(name.clone());
-        }
-        // A later rule of the same name overrides, but never the evidence of origin.
-        if labels.contains_key(&name) {
-            if !loki::RESERVED_LABELS.contains(&name.as_str()) {
-                labels.insert(name, value);
-            }
-        } else if labels.len() < limits.max_label_names as usize {
-            labels.insert(name, value);
-        } else {
-            chosen.curtailed.push(name.clone());
-            demoted.push((name, value));
-        }
-    }
-    chosen.labels = render(&labels);
-
-    let room = &limits.structured_metadata;
-    if room.allowed {
-        let pod_is_label = labels.contains_key("pod");
-        let dropped = |name: &str| rules.drop.iter().any(|dropped| dropped == name);
-        let mut metadata = Vec::new();
-        if !pod_is_label && !dropped("pod") {
-            metadata.push(("pod".to_owned(), facts.pod.to_owned()));
-        }
-        chosen.stream = !dropped("stream") && room.max_count > 0 && room.max_bytes > 16;
-        let mut bytes = if chosen.stream { "streamstdout".len() } else { 0 };
-        let mut count = usize::from(chosen.stream);
-        for (name, value) in metadata.into_iter().chain(demoted) {
-            let size = name.len() + value.len();
-            if count < room.max_count as usize && bytes + size <= room.max_bytes as usize {
-                count += 1;
-                bytes += size;
-                chosen.metadata.push((name, value));
-            }
-        }
-    }
-    chosen
+    ranked
 }
 
 /// Labels that no spec may drop: `namespace` is evidence, `node_name` gives each stream one writer.
@@ -377,35 +454,173 @@ mod tests {
         );
     }
 
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn pod_label(label: &str, pod_label: &str) -> FromPodLabel {
+        FromPodLabel {
+            label: label.into(),
+            pod_label: pod_label.into(),
+        }
+    }
+
     #[test]
-    fn a_tenants_limits_are_kept() {
+    fn of_rules_that_give_one_name_the_last_that_has_a_value_wins() {
+        let pod = Pod::with(&[("a", "from a"), ("b", "from b"), ("empty", "")]);
+        for (rules, expected) in [
+            (vec![pod_label("team", "a"), pod_label("team", "b")], "from b"),
+            (vec![pod_label("team", "b"), pod_label("team", "a")], "from a"),
+            (vec![pod_label("team", "a"), pod_label("team", "none")], "from a"),
+            (vec![pod_label("team", "a"), pod_label("team", "empty")], "from a"),
+            (vec![pod_label("team", "none")], "a"),
+            (vec![], "a"),
+        ] {
+            for max_label_names in [15, 4] {
+                let rules = LabelRules {
+                    fixed: map(&[("team", "fixed")]),
+                    from_namespace_labels: vec![FromNamespaceLabel {
+                        label: "team".into(),
+                        namespace_label: "team".into(),
+                    }],
+                    from_pod_labels: rules.clone(),
+                    ..LabelRules::default()
+                };
+                let limits = Limits {
+                    max_label_names,
+                    ..Limits::default()
+                };
+                let chosen = choose(&rules, &pod.facts(None), &limits);
+                if max_label_names == 15 {
+                    assert!(
+                        chosen.labels.contains(&format!(r#"team="{expected}""#)),
+                        "{chosen:?}"
+                    );
+                } else {
+                    // As structured metadata there is one of a name as well.
+                    let found = chosen.metadata.iter().filter(|(name, _)| name == "team");
+                    assert_eq!(found.map(|(_, value)| value).collect::<Vec<_>>(), [expected]);
+                    assert_eq!(chosen.curtailed.demoted, names(&["team"]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_important_labels_become_structured_metadata_and_are_named() {
         let pod = Pod::with(&[("l", "0123456789")]);
         let rules = LabelRules {
-            from_pod_labels: vec![FromPodLabel {
-                label: "x".into(),
-                pod_label: "l".into(),
+            fixed: map(&[("cluster", "ops"), ("stream", "mine")]),
+            from_pod_labels: vec![pod_label("x", "l")],
+            from_namespace_labels: vec![FromNamespaceLabel {
+                label: "team".into(),
+                namespace_label: "team".into(),
             }],
             ..LabelRules::default()
         };
-        let limits = Limits {
-            max_label_names: 4,
-            max_label_value_bytes: 8,
-            ..Limits::default()
-        };
-        let chosen = choose(&rules, &pod.facts(None), &limits);
-        assert_eq!(
-            chosen.labels,
-            r#"{app="web-5d8f", container="main", namespace="team-a", node_name="node1"}"#
-        );
-        assert_eq!(chosen.curtailed, ["app", "x", "x"]);
-        assert_eq!(
-            chosen.metadata.last(),
-            Some(&("x".to_owned(), "01234567".to_owned()))
-        );
+        // Rows: labels for the rules, bytes of metadata and entries of metadata that the tenant takes; what becomes of them.
+        for (max_label_names, max_bytes, max_count, labels, demoted, left_out) in [
+            (
+                8,
+                999,
+                9,
+                &["cluster", "stream", "team", "x"][..],
+                &[][..],
+                &[][..],
+            ),
+            (7, 999, 9, &["cluster", "stream", "team"], &["x"], &[]),
+            (6, 999, 9, &["cluster", "stream"], &["team", "x"], &[]),
+            (5, 999, 9, &["cluster"], &["team", "x"], &["stream"]),
+            (4, 999, 9, &[], &["cluster", "team", "x"], &["stream"]),
+            (4, 999, 4, &[], &["cluster", "team"], &["stream", "x"]),
+            (4, 39, 9, &[], &["team"], &["cluster", "stream", "x"]),
+            (4, 0, 9, &[], &["cluster", "team", "x"], &["stream"]),
+        ] {
+            let structured_metadata = crate::document::StructuredMetadata {
+                // Zero stands for a tenant that takes none.
+                allowed: max_bytes > 0,
+                max_bytes,
+                max_count,
+            };
+            // Two more for those that the agent adds.
+            let limits = Limits {
+                max_label_names: max_label_names + 2,
+                structured_metadata,
+                ..Limits::default()
+            };
+            let chosen = choose(&rules, &pod.facts(None), &limits);
+            let context = format!("{max_label_names} {max_bytes} {max_count}: {chosen:?}");
+            for name in ["cluster", "stream", "team", "x"] {
+                let found = chosen.labels.contains(&format!("{name}=\""));
+                assert_eq!(found, labels.contains(&name), "{name}: {context}");
+            }
+            let curtailed = if max_bytes > 0 {
+                (names(demoted), names(left_out))
+            } else {
+                (names(&[]), names(&["cluster", "stream", "team", "x"]))
+            };
+            let found = (chosen.curtailed.demoted, chosen.curtailed.left_out);
+            assert_eq!(found, curtailed, "{context}");
+            let bytes: usize = chosen.metadata.iter().map(|(n, v)| n.len() + v.len()).sum();
+            let stream = usize::from(chosen.stream);
+            assert!(bytes + stream * STREAM.len() <= max_bytes as usize, "{context}");
+            assert!(chosen.metadata.len() + stream <= max_count as usize, "{context}");
+        }
+    }
 
-        let mut without = limits;
-        without.structured_metadata.allowed = false;
-        let chosen = choose(&rules, &pod.facts(None), &without);
-        assert!(chosen.metadata.is_empty() && !chosen.stream);
+    #[test]
+    fn values_are_cut_at_a_characters_border_and_named() {
+        let value = format!("{}äöü€😀", "x".repeat(60));
+        let pod = Pod::with(&[]);
+        let rules = LabelRules {
+            fixed: map(&[("long", &value)]),
+            ..LabelRules::default()
+        };
+        for (max, kept) in [
+            (60, "x".repeat(60)),
+            (61, "x".repeat(60)),
+            (62, "x".repeat(60) + "ä"),
+            (66, "x".repeat(60) + "äöü"),
+            (68, "x".repeat(60) + "äöü"),
+            (69, "x".repeat(60) + "äöü€"),
+            (72, "x".repeat(60) + "äöü€"),
+            (73, value.clone()),
+            (2048, value.clone()),
+        ] {
+            let limits = Limits {
+                max_label_value_bytes: max,
+                ..Limits::default()
+            };
+            let chosen = choose(&rules, &pod.facts(None), &limits);
+            assert!(
+                chosen.labels.contains(&format!(r#"long="{kept}""#)),
+                "{max}: {chosen:?}"
+            );
+            assert_eq!(chosen.curtailed.cut.contains("long"), kept != value, "{max}");
+        }
+    }
+
+    #[test]
+    fn a_character_that_loki_refuses_is_replaced() {
+        let rules = LabelRules {
+            fixed: map(&[("x", "a\u{fffd}b")]),
+            ..LabelRules::default()
+        };
+        let chosen = choose(&rules, &Pod::with(&[]).facts(None), &Limits::default());
+        assert!(chosen.labels.contains(r#"x="a?b""#), "{chosen:?}");
+    }
+
+    #[test]
+    fn what_was_curtailed_is_said_in_words() {
+        let curtailed = Curtailed {
+            demoted: names(&["b", "a"]),
+            left_out: names(&["c"]),
+            cut: names(&["d"]),
+        };
+        assert_eq!(
+            curtailed.to_string(),
+            "a, b are structured metadata; c is left out; d is cut"
+        );
+        assert!(Curtailed::default().is_empty());
     }
 }

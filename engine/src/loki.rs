@@ -130,7 +130,9 @@ fn is_link_local(v6: Ipv6Addr) -> bool {
         .is_some_and(|first| first & 0xffc0 == 0xfe80)
 }
 
-/// Appends `value` in double quotes as Go's `strconv.Quote` would, which Loki's label parser reads.
+/// Appends `value` in double quotes: Go's `strconv.Unquote` and Loki's label parser (Prometheus
+/// `promql/parser/lex.go`) read it back. Invalid UTF-8 cannot get here, as it can with `strconv.Quote`: what is
+/// not text never becomes a `str`.
 pub fn quote(value: &str, out: &mut String) {
     out.push('"');
     for character in value.chars() {
@@ -148,6 +150,8 @@ pub fn quote(value: &str, out: &mut String) {
                 // Writing to a String cannot fail.
                 let _infallible = write!(out, "\\x{:02x}", u32::from(c));
             }
+            // The parser takes this character for a sign of invalid UTF-8; `labels::choose` lets none get here.
+            char::REPLACEMENT_CHARACTER => out.push_str("\\ufffd"),
             c => out.push(c),
         }
     }
@@ -236,8 +240,24 @@ mod tests {
 
     #[test]
     fn quoting_follows_strconv() {
-        let mut out = String::new();
-        quote("a\"b\\c\n\t\u{1}ä\u{7f}", &mut out);
-        assert_eq!(out, "\"a\\\"b\\\\c\\n\\t\\x01ä\\x7f\"");
+        for (value, quoted) in [
+            ("", ""),
+            ("plain", "plain"),
+            ("\"", r#"\""#),
+            ("\\", r"\\"),
+            ("'`", "'`"),
+            ("\u{7}\u{8}\u{c}\n\r\t\u{b}", r"\a\b\f\n\r\t\v"),
+            ("\0\u{1}\u{1b}\u{1f}\u{7f}", r"\x00\x01\x1b\x1f\x7f"),
+            // Go writes what does not print as an escape, and reads both.
+            (
+                "ä€😀\u{80}\u{a0}\u{feff}\u{10ffff}",
+                "ä€😀\u{80}\u{a0}\u{feff}\u{10ffff}",
+            ),
+            ("a\u{fffd}b", r"a\ufffdb"),
+        ] {
+            let mut out = String::new();
+            quote(value, &mut out);
+            assert_eq!(out, format!("\"{quoted}\""), "{value:?}");
+        }
     }
 }

@@ -75,6 +75,9 @@ pub struct PipelineReport {
     pub refused: Option<String>,
     /// Containers that are followed.
     pub containers: u32,
+    /// Why some of them cannot be read at present, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
     /// One entry per tenant.
     pub outputs: Vec<OutputReport>,
 }

@@ -162,6 +162,14 @@ fn figures(tenant: &Tenant, found: &mut Violations) {
         "limits.maxLabelNames",
         "is below 4, the labels that every profile has",
     );
+    found.check(
+        limits.max_label_value_bytes >= 253,
+        "limits.maxLabelValueBytes",
+        format!(
+            "is {}, at least 253 is needed: a node's name that is cut could be another's",
+            limits.max_label_value_bytes
+        ),
+    );
     for (path, value) in [
         ("limits.rateBytesPerSecond", limits.rate_bytes_per_second),
         ("limits.burstBytes", limits.burst_bytes),
@@ -175,6 +183,19 @@ fn figures(tenant: &Tenant, found: &mut Violations) {
             value >= 1_024,
             path,
             format!("is {value}, at least 1024 is needed"),
+        );
+    }
+    let window = limits.out_of_order_window_ms;
+    found.check(
+        (10_000..=7 * 86_400_000).contains(&window),
+        "limits.outOfOrderWindowMs",
+        format!("is {window}, 10000 to 604800000 are allowed: write half of Loki's max_chunk_age"),
+    );
+    if let Some(age) = limits.reject_old_samples_max_age_ms {
+        found.check(
+            age >= 60_000,
+            "limits.rejectOldSamplesMaxAgeMs",
+            format!("is {age}, at least 60000 is needed"),
         );
     }
     let delivery = &tenant.delivery;
@@ -243,6 +264,9 @@ mod tests {
             value: "x\n".into(),
         });
         bad.limits.max_line_bytes = 1;
+        bad.limits.out_of_order_window_ms = 1;
+        bad.limits.reject_old_samples_max_age_ms = Some(1);
+        bad.limits.max_label_value_bytes = 252;
         bad.delivery.batch_wait_ms = 1;
         let found = tenant(&bad);
         let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
@@ -254,6 +278,9 @@ mod tests {
                 "headers[0].name",
                 "headers[0].value",
                 "limits.maxLineBytes",
+                "limits.maxLabelValueBytes",
+                "limits.outOfOrderWindowMs",
+                "limits.rejectOldSamplesMaxAgeMs",
                 "delivery.batchWaitMs"
             ]
         );

@@ -23,6 +23,11 @@ const PURE: &[&str] = &[
     "agent/src/process",
     "agent/src/checkpoint/record.rs",
     "agent/src/checkpoint/ledger.rs",
+    "agent/src/follow/record.rs",
+    "agent/src/follow/known.rs",
+    "agent/src/follow/step.rs",
+    "agent/src/follow/wanted.rs",
+    "agent/src/follow/figures.rs",
     "agent/src/config/merge.rs",
     "agent/src/config/keeper.rs",
     "agent/src/push/classify.rs",
@@ -106,7 +111,14 @@ fn pure_steps_stay_pure() {
 
 #[test]
 fn files_are_short_and_say_what_they_are_for() {
-    for member in ["engine/src", "operator/src", "agent/src", "e2e/src", "bench/src"] {
+    for member in [
+        "engine/src",
+        "operator/src",
+        "agent/src",
+        "e2e/src",
+        "bench/src",
+        "fuzz/src",
+    ] {
         for path in sources(&root().join(member)) {
             let lines = code(&path);
             assert!(

@@ -122,6 +122,7 @@ fn options(flags: &Run, settings: &Settings) -> Options {
             .review_all_namespaces
             .unwrap_or(settings.review_all_namespaces),
         allow_local_addresses: flags.allow_local_addresses || settings.allow_local_addresses,
+        host_paths: settings.agent.host_paths,
     }
 }
 

@@ -54,8 +54,11 @@ pub struct AgentSettings {
     pub pod_annotations: BTreeMap<String, String>,
     /// Further labels of the pods.
     pub pod_labels: BTreeMap<String, String>,
-    /// Folders of the node.
-    pub host_paths: HostPaths,
+    /// Whether agents see folders of their node; without, logs are read through the API only and the agents' state does
+    /// not outlive their pods.
+    pub host_paths: bool,
+    /// Which folders.
+    pub paths: Paths,
     /// `SELinux` context, such as `{type: spc_t}`.
     pub se_linux_options: Option<SELinuxOptions>,
     /// Further environment, such as `RUST_LOG`.
@@ -65,7 +68,7 @@ pub struct AgentSettings {
 /// Folders of the node that agents see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct HostPaths {
+pub struct Paths {
     /// Where the kubelet writes container logs; mounted read-only.
     pub log_root: String,
     /// Where agents keep their positions; the one folder that they write.
@@ -74,7 +77,7 @@ pub struct HostPaths {
     pub extra: Vec<String>,
 }
 
-impl Default for HostPaths {
+impl Default for Paths {
     fn default() -> Self {
         Self {
             log_root: LOG_ROOT.into(),
@@ -105,7 +108,8 @@ impl Default for AgentSettings {
             priority_class_name: None,
             pod_annotations: BTreeMap::new(),
             pod_labels: BTreeMap::new(),
-            host_paths: HostPaths::default(),
+            host_paths: true,
+            paths: Paths::default(),
             se_linux_options: None,
             env: Vec::new(),
         }
@@ -217,25 +221,22 @@ impl Settings {
                 "it must be Always, IfNotPresent or Never",
             );
         }
-        let HostPaths {
+        let Paths {
             log_root,
             state_dir,
             extra,
-        } = &self.agent.host_paths;
+        } = &self.agent.paths;
         let absolute = |path: &String| {
             path.starts_with('/') && path.len() > 1 && !path.split('/').any(|part| part == "..")
         };
         if !absolute(log_root) || !extra.iter().all(absolute) {
             return wrong(
-                "agent.hostPaths",
+                "agent.paths",
                 "logRoot and extra must be absolute paths without ..",
             );
         }
         if !absolute(state_dir) {
-            return wrong(
-                "agent.hostPaths.stateDir",
-                "it must be an absolute path without ..",
-            );
+            return wrong("agent.paths.stateDir", "it must be an absolute path without ..");
         }
         let reserved = |name: &str| crate::fleet::render::daemon_set::ENVIRONMENT.contains(&name);
         if let Some(taken) = self.agent.env.iter().find(|variable| reserved(&variable.name)) {

@@ -182,18 +182,24 @@ fn cases() -> Vec<Case> {
         ),
         (
             "hostPaths",
+            json!(false),
+            container("/args/0"),
+            json!("--no-log-root"),
+        ),
+        (
+            "paths",
             json!({"logRoot": "/logs"}),
             pod("/volumes/0/hostPath/path"),
             json!("/logs"),
         ),
         (
-            "hostPaths",
+            "paths",
             json!({"stateDir": "/state"}),
             pod("/volumes/1/hostPath/path"),
             json!("/state"),
         ),
         (
-            "hostPaths",
+            "paths",
             json!({"extra": ["/extra"]}),
             pod("/volumes/4/hostPath/path"),
             json!("/extra"),

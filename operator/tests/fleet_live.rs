@@ -13,11 +13,12 @@ use fleet_rig::{agent, shares};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::ClusterRole;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use rig::{NAMESPACE, Server};
 use serde_json::json;
+use sluice_engine::document::ReadFrom;
 use sluice_engine::key::Key;
 use sluice_engine::pointer::Denial;
 use sluice_operator::cluster::leader::Elector;
@@ -32,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 static COUNTED: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 struct Running {
+    client: Client,
     desired: Desired,
     observed: watch::Receiver<Arc<Observed>>,
     _task: AbortOnDropHandle<()>,
@@ -46,6 +48,7 @@ fn run(client: &Client, transitions: i32, revision: &str) -> Running {
     set(&desired, revision);
     desired.mark_complete();
     Running {
+        client: client.clone(),
         desired,
         observed,
         _task: AbortOnDropHandle::new(task),
@@ -156,6 +159,8 @@ async fn a_fleet_is_written_kept_and_left_alone() {
         generation
     );
 
+    rights_follow_pipelines(&admin, &running).await;
+
     // what nothing refers to goes
     Api::<Node>::all(admin.clone())
         .delete("node2", &DeleteParams::default())
@@ -170,6 +175,49 @@ async fn a_fleet_is_written_kept_and_left_alone() {
 
     withdrawals_do_not_wait(&running, &maps).await;
     assert_eq!(names(&admin, "sluice-credentials-").await, Vec::<String>::new());
+}
+
+/// Agents may read through the API where a pipeline does, and nowhere else; by the operator's own rights.
+async fn rights_follow_pipelines(admin: &Client, running: &Running) {
+    let namespaces: Api<Namespace> = Api::all(admin.clone());
+    let team = json!({"metadata": {"name": "team-a"}});
+    namespaces
+        .create(&PostParams::default(), &serde_json::from_value(team).unwrap())
+        .await
+        .unwrap();
+    let bindings: Api<RoleBinding> = Api::all(admin.clone());
+    let bound = async || {
+        let all = bindings.list(&ListParams::default()).await.unwrap();
+        let ours = all
+            .items
+            .into_iter()
+            .filter(|one| one.role_ref.name == "sluice-agent-podlogs");
+        ours.collect::<Vec<_>>()
+    };
+    assert!(bound().await.is_empty());
+    let (mut share, _) = shares("9");
+    share.pipeline.as_mut().unwrap().pods.read_from = ReadFrom::Api;
+    running
+        .desired
+        .set_pipeline(&Key::new("team-a", "app"), Some(share));
+    eventually("the right is bound", async || !bound().await.is_empty()).await;
+    let binding = bound().await.remove(0);
+    assert_eq!(binding.namespace().as_deref(), Some("team-a"));
+    let subject = &binding.subjects.as_ref().unwrap()[0];
+    assert_eq!(
+        (subject.name.as_str(), subject.namespace.as_deref()),
+        ("sluice-agent", Some(NAMESPACE))
+    );
+    assert_eq!(binding.owner_references()[0].name, "sluice-agent");
+
+    // no other binding, and none under another name, is the operator's to make
+    let operator = Api::<RoleBinding>::namespaced(running.client.clone(), "team-a");
+    let mut other = binding.clone();
+    other.metadata = serde_json::from_value(json!({"name": "other"})).unwrap();
+    let refused = operator.create(&PostParams::default(), &other).await.unwrap_err();
+    assert!(refused.to_string().contains("forbidden"), "{refused}");
+    set(&running.desired, "9");
+    eventually("the right is taken back", async || bound().await.is_empty()).await;
 }
 
 async fn comes_back(admin: &Client, maps: &Api<ConfigMap>, daemon_sets: &Api<DaemonSet>) {

@@ -25,6 +25,7 @@ fn defaults_of_the_chart_and_of_the_operator_agree() {
         "podAnnotations",
         "podLabels",
         "hostPaths",
+        "paths",
         "env",
     ] {
         assert_eq!(values["agent"][key], defaults[key], "{key}");

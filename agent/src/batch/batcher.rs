@@ -2,21 +2,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_engine::document::Tenant as Document;
 use sluice_engine::key::Key;
 
 use super::compress::Compressor;
 use super::encode::{HEAD, Head};
-use super::pool::Pool;
-use super::stream::{Block, Stream, Streams};
+use super::flight::InFlight;
+use super::order::Order;
+use super::pool::{Chain, Pool};
+use super::stream::{Block, Stream, Streams, Trust};
 use super::tenant::Tenants;
-use super::{Append, Entry, Finished, Outcome, PieceId, StreamId, seal};
+use super::{Append, Bound, Entry, Finished, PieceId, StreamId, seal};
 use crate::tail::position::CursorId;
 
-/// Bodies whose memory is kept for the next requests.
-const SPARE_BODIES: usize = 4;
+/// How long cursors are waited for after a restart that may have something to send again: longer than the facts of their
+/// pods are.
+const RETURNS: Duration = Duration::from_secs(15);
 
 /// Everything between a line and a request: one pool, and for each tenant its streams, limits and window.
 #[derive(Debug)]
@@ -34,19 +37,12 @@ pub struct Batcher {
     /// The tenant that is looked at first, so that each gets its turn.
     pub(super) turn: usize,
     pub(super) idle_since: Option<Instant>,
+    pub(super) raised: Vec<Bound>,
+    /// Cursors are waited for that may have something to send again.
+    returning: bool,
+    /// Until when; unknown before the first look at the clock.
+    returns_until: Option<Instant>,
     next_piece: u64,
-}
-
-/// A sealed request whose outcome is not known.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub(super) tenant: usize,
-    pub(super) streams: Vec<StreamId>,
-    pub(super) pieces: Vec<Finished>,
-    /// It is a stream's first.
-    pub(super) first: bool,
-    /// Bytes of the body, taken from the pool.
-    pub(super) held: usize,
 }
 
 impl Batcher {
@@ -57,7 +53,7 @@ impl Batcher {
             tenants: Tenants::default(),
             streams: Streams::default(),
             in_flight: HashMap::new(),
-            compressor: Compressor::new(),
+            compressor: Compressor::default(),
             bodies: Vec::new(),
             candidates: Vec::new(),
             head: Vec::new(),
@@ -65,13 +61,21 @@ impl Batcher {
             draining: false,
             turn: 0,
             idle_since: None,
+            raised: Vec::new(),
+            returning: false,
+            returns_until: None,
             next_piece: 1,
         }
     }
 
     /// A new tenant, or new limits of one.
     pub fn set_tenant(&mut self, tenant: &Document) {
-        self.tenants.set(tenant);
+        if let Some((place, window)) = self.tenants.set(tenant) {
+            let streams = self.streams.iter_mut().map(|(_, stream)| stream);
+            streams
+                .filter(|stream| stream.tenant == place)
+                .for_each(|stream| stream.order.set(window));
+        }
     }
 
     /// Forgets a tenant with its streams, its lines and its requests under way.
@@ -100,20 +104,110 @@ impl Batcher {
 
     /// The stream of these labels, made when it is new; open until it is closed as often as it was opened.
     pub fn open_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
+        self.open(tenant, labels, Order::NEW)
+    }
+
+    /// The same of one whose lines may come in any order, since all lie within the tenant's window.
+    pub fn open_late_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
+        self.open(tenant, labels, Order::FREE)
+    }
+
+    fn open(&mut self, tenant: &Key, labels: &str, order: Order) -> StreamId {
         let place = self.tenants.place(tenant);
         let Some(owner) = self.tenants.get_mut(place) else {
             return StreamId(u32::MAX);
         };
-        if let Some(id) = owner.by_labels.get(labels) {
-            if let Some(stream) = self.streams.get_mut(*id) {
-                stream.opened += 1;
-            }
-            return *id;
+        let id = owner.by_labels.get(labels).copied().unwrap_or_else(|| {
+            let labels: Arc<str> = labels.into();
+            let id = self.streams.add(Stream::new(place, Arc::clone(&labels), order));
+            owner.by_labels.insert(labels, id);
+            id
+        });
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.opened += 1;
         }
-        let labels: Arc<str> = labels.into();
-        let id = self.streams.add(Stream::new(place, Arc::clone(&labels)));
-        owner.by_labels.insert(labels, id);
         id
+    }
+
+    /// Remembers how new a stream's lines were that were sent before a restart, and how many cursors may send some of them
+    /// again. Those have to go to the same stream, where Loki knows them again, and it would refuse them after newer ones:
+    /// so nothing newer is taken before the cursors have [returned](Self::returned), or some seconds have passed.
+    pub fn restore(&mut self, tenant: &Key, labels: &str, bound: i64, returning: u32) {
+        let id = self.open_stream(tenant, labels);
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.opened -= 1;
+            stream.returning = returning;
+            stream.trust = Trust::Spent;
+            if let Some(owner) = self.tenants.get(stream.tenant) {
+                stream.order = Order::restored(bound, owner.window());
+            }
+        }
+        self.returning |= returning > 0;
+    }
+
+    /// A cursor has nothing more to send again.
+    pub fn returned(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.returning = stream.returning.saturating_sub(1);
+        }
+    }
+
+    /// Ends the wait for cursors that do not come back.
+    pub(super) fn end_returns(&mut self, now: Instant) {
+        if self.returning && *self.returns_until.get_or_insert(now + RETURNS) <= now {
+            self.streams
+                .iter_mut()
+                .for_each(|(_, stream)| stream.returning = 0);
+            self.returning = false;
+            self.returns_until = None;
+        }
+    }
+
+    /// Up to which time lines are late after one that a stream did not take for its age.
+    pub fn late_until(&self, stream: StreamId) -> i64 {
+        let found = self.streams.get(stream);
+        let until = found.and_then(|stream| {
+            let tenant = self.tenants.get(stream.tenant)?;
+            Some(stream.order.late_until(tenant.window()))
+        });
+        until.unwrap_or(i64::MIN)
+    }
+
+    /// Whether a stream has so little waiting that more of it may be read: what one stream cannot send yet must not take
+    /// the room of the others.
+    pub fn takes_more(&self, stream: StreamId) -> bool {
+        let found = self.streams.get(stream);
+        found.is_none_or(|stream| {
+            let tenant = self.tenants.get(stream.tenant);
+            tenant.is_none_or(|tenant| stream.waiting <= 2 * tenant.batch_bytes())
+        })
+    }
+
+    /// What has to be remembered before anything more is sent.
+    pub fn raised(&mut self) -> Vec<Bound> {
+        std::mem::take(&mut self.raised)
+    }
+
+    /// Forgets streams that nobody has had open for long; returns those of which something was remembered.
+    pub fn forget(&mut self, now: Instant) -> Vec<Bound> {
+        let over = self.streams.iter_mut();
+        let over: Vec<StreamId> = over
+            .filter_map(|(id, stream)| stream.is_forgotten(now).then_some(id))
+            .collect();
+        let mut forgotten = Vec::new();
+        for id in over {
+            if let Some(stream) = self.streams.remove(id)
+                && let Some(tenant) = self.tenants.get_mut(stream.tenant)
+            {
+                tenant.by_labels.remove(&stream.labels);
+                forgotten.push(Bound {
+                    tenant: Arc::clone(&tenant.key),
+                    labels: stream.labels,
+                    seconds: stream.order.bound(),
+                });
+            }
+        }
+        forgotten
     }
 
     /// Closes a stream; what it holds is still sent.
@@ -135,6 +229,10 @@ impl Batcher {
         let Some(stream) = self.streams.get_mut(id) else {
             return Append::NoRoom;
         };
+        let seconds = entry.timestamp.seconds;
+        if stream.order.is_behind(seconds) {
+            return Append::Behind;
+        }
         let line: usize = entry.line.iter().map(|part| part.len()).sum();
         let head = Head::new(entry.timestamp, line, entry.metadata.len());
         let need = head.len() + line + entry.metadata.len();
@@ -145,10 +243,14 @@ impl Batcher {
             return Append::NoRoom;
         };
         let limit = tenant.block_bytes(&stream.labels);
-        let fits = stream
-            .blocks
-            .back()
-            .is_some_and(|block| block.chain.len() + need <= limit);
+        let raised = stream.order.raised(seconds, tenant.window());
+        if raised.is_some() && stream.returning > 0 {
+            return Append::NotYet;
+        }
+        // What is under way when the agent is killed must be judged the same by the bound that the journal has.
+        let fits = stream.blocks.back().is_some_and(|block| {
+            block.chain.len() + need <= limit && raised.is_none_or(|raised| !raised.is_behind(block.oldest))
+        });
         let cost = match stream.blocks.back() {
             Some(block) if fits => block.chain.cost(need),
             _ => Block::default().chain.cost(need),
@@ -161,6 +263,7 @@ impl Batcher {
                     return Append::NoRoom;
                 }
                 tenant.used += cost;
+                stream.waiting += cost;
                 if !stream.listed {
                     stream.listed = true;
                     tenant.waiting.push(id);
@@ -170,24 +273,32 @@ impl Batcher {
         if !fits {
             stream.blocks.push_back(Block::default());
         }
+        let is_next = stream.blocks.len() == 1 && !stream.in_flight;
         let Some(block) = stream.blocks.back_mut() else {
             return Append::NoRoom;
         };
         if cost > 0 {
             block.chain.reserve(&mut self.pool, need);
         }
-        // Straight into its segment: to copy bytes that were just written the processor would have to wait.
-        if !block.chain.extend_with(HEAD, |out| head.write(out)) {
-            self.head.clear();
-            head.write(&mut self.head);
-            block.chain.extend(&self.head);
-        }
-        for part in entry.line {
-            block.chain.extend(part);
-        }
-        block.chain.extend(entry.metadata);
+        copy(&mut block.chain, &mut self.head, &head, entry);
         block.lines += 1;
         block.bytes += (line + entry.metadata.len()) as u64;
+        block.oldest = block.oldest.min(seconds);
+        if let Some(raised) = raised {
+            stream.order = raised;
+            block.bound = raised.bound();
+            // Told at once, where it is known that nothing goes before it: many new streams are journaled together.
+            if is_next
+                && stream.order.must_be_journaled(raised.bound())
+                && let Some(tenant) = self.tenants.get(place)
+            {
+                self.raised.push(Bound {
+                    tenant: Arc::clone(&tenant.key),
+                    labels: Arc::clone(&stream.labels),
+                    seconds: raised.bound(),
+                });
+            }
+        }
 
         // Nearly always one cursor writes a stream, and it is the last that wrote.
         if block.pieces.iter().rev().any(|piece| piece.cursor == cursor) {
@@ -206,6 +317,7 @@ impl Batcher {
         for (id, stream) in self.streams.iter_mut() {
             for block in stream.drop_cursor(cursor) {
                 let freed = block.chain.release(&mut self.pool);
+                stream.waiting = stream.waiting.saturating_sub(freed);
                 if let Some(tenant) = self.tenants.get_mut(stream.tenant) {
                     tenant.used = tenant.used.saturating_sub(freed);
                 }
@@ -222,36 +334,12 @@ impl Batcher {
         self.draining = true;
     }
 
-    /// A request ended; returns the pieces that were in it.
-    pub fn complete(&mut self, outcome: Outcome) -> Vec<Finished> {
-        if self.bodies.len() < SPARE_BODIES && outcome.body.capacity() > 0 {
-            self.bodies.push(outcome.body);
-        }
-        let Some(request) = self.in_flight.remove(&outcome.id) else {
-            return Vec::new();
-        };
-        self.pool.discharge(request.held);
-        if let Some(tenant) = self.tenants.get_mut(request.tenant) {
-            tenant.used = tenant.used.saturating_sub(request.held);
-            tenant.in_flight = tenant.in_flight.saturating_sub(1);
-            tenant.starved = false;
-            tenant.firsts = tenant.firsts.saturating_sub(usize::from(request.first));
-        }
-        for id in request.streams {
-            if let Some(stream) = self.streams.get_mut(id) {
-                stream.in_flight = false;
-            }
-            self.remove_if_over(id);
-        }
-        request.pieces
-    }
-
     /// Bytes held: lines that wait, requests under way, and memory kept for the next ones.
     pub fn held_bytes(&self) -> u64 {
         (self.pool.held() + self.bodies.iter().map(Vec::capacity).sum::<usize>()) as u64
     }
 
-    fn remove_if_over(&mut self, id: StreamId) {
+    pub(super) fn remove_if_over(&mut self, id: StreamId) {
         if self.streams.get(id).is_some_and(Stream::is_over)
             && let Some(stream) = self.streams.remove(id)
             && let Some(tenant) = self.tenants.get_mut(stream.tenant)
@@ -260,4 +348,26 @@ impl Batcher {
             tenant.waiting.retain(|waiting| *waiting != id);
         }
     }
+}
+
+/// Appends an entry to bytes that are reserved.
+fn copy(chain: &mut Chain, scratch: &mut Vec<u8>, head: &Head, entry: &Entry<'_>) {
+    // Straight into its segment: to copy bytes that were just written the processor would have to wait.
+    let line: usize = entry.line.iter().map(|part| part.len()).sum();
+    let written = chain.extend_with(HEAD + line + entry.metadata.len(), |out| {
+        head.write(out);
+        entry.line.iter().for_each(|part| out.extend_from_slice(part));
+        out.extend_from_slice(entry.metadata);
+    });
+    if written {
+        return;
+    }
+    // Over a segment's end.
+    scratch.clear();
+    head.write(scratch);
+    chain.extend(scratch);
+    for part in entry.line {
+        chain.extend(part);
+    }
+    chain.extend(entry.metadata);
 }

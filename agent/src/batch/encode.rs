@@ -9,8 +9,8 @@
 
 use sluice_engine::cri::Timestamp;
 
-/// Bytes that [`Head::write`] needs at most: tags and lengths of 11 and 2, 11 and 6 for the timestamp, 11 for the
-/// line, and what is written beyond the end and cut off again.
+/// Bytes that [`Head::write`] needs at most: 41 for tags, lengths and the timestamp, and what is written in whole
+/// words beyond those and cut off again.
 pub(super) const HEAD: usize = 48;
 
 /// Structured metadata as an entry carries it; made once per container.
@@ -29,80 +29,119 @@ pub fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
 /// What stands before an entry's line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    seconds: u64,
-    nanos: u64,
-    time: usize,
-    line: usize,
-    entry: usize,
+    bytes: [u8; HEAD],
+    len: usize,
 }
 
 impl Head {
     /// The head of an entry with a line and metadata of these lengths.
+    #[inline]
     pub(super) fn new(timestamp: Timestamp, line: usize, metadata: usize) -> Self {
         // Negative seconds are the 10-byte varint of their two's complement.
-        let seconds = timestamp.seconds.cast_unsigned();
-        let nanos = u64::from(timestamp.nanos);
-        let of = |value: u64| if value == 0 { 0 } else { 1 + varint_len(value) };
-        let time = of(seconds) + of(nanos);
-        let line_field = if line == 0 {
-            0
-        } else {
-            1 + varint_len(line as u64) + line
+        let seconds = Field::new(0x08, timestamp.seconds.cast_unsigned());
+        let nanos = Field::new(0x10, timestamp.nanos.into());
+        let time = seconds.len + nanos.len;
+        let line_field = Field::new(0x12, line as u64);
+        // A timestamp is shorter than 128 bytes, so its length is one byte.
+        let entry = 2 + time + line_field.len + line + metadata;
+        let mut head = Self {
+            bytes: [0; HEAD],
+            len: 0,
         };
-        Self {
-            seconds,
-            nanos,
-            time,
-            line,
-            // A timestamp is shorter than 128 bytes, so its length is one byte.
-            entry: 2 + time + line_field + metadata,
-        }
+        head.put(Field::new(0x12, entry as u64));
+        head.put(Field {
+            word: 0x0a | (time as u64) << 8,
+            len: 2,
+            more: 0,
+        });
+        head.put(seconds);
+        head.put(nanos);
+        head.put(line_field);
+        head
     }
 
     /// Bytes of it.
     pub(super) fn len(&self) -> usize {
-        let line = if self.line == 0 {
-            0
-        } else {
-            1 + varint_len(self.line as u64)
-        };
-        1 + varint_len(self.entry as u64) + 2 + self.time + line
+        self.len
     }
 
     /// Appends it.
+    #[inline]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        field(0x12, self.entry as u64, out);
-        field(0x0a, self.time as u64, out);
-        if self.seconds != 0 {
-            field(0x08, self.seconds, out);
+        let end = out.len() + self.len;
+        // A copy of fixed length is a few instructions.
+        out.extend_from_slice(&self.bytes);
+        out.truncate(end);
+    }
+
+    #[inline]
+    fn put(&mut self, field: Field) {
+        let bytes = u128::from(field.word) | u128::from(field.more) << 64;
+        if field.more == 0 {
+            self.place(field.word.to_le_bytes());
+        } else {
+            self.place(bytes.to_le_bytes());
         }
-        if self.nanos != 0 {
-            field(0x10, self.nanos, out);
-        }
-        if self.line != 0 {
-            field(0x12, self.line as u64, out);
+        self.len += field.len;
+    }
+
+    #[inline]
+    fn place<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + N) {
+            place.copy_from_slice(&bytes);
+        } else {
+            debug_assert!(
+                false,
+                "five fields, of which only the seconds take more than 8 bytes"
+            );
         }
     }
 }
 
-/// Appends a tag and a varint: as one word where it fits, since single bytes cost the hot path more than the
-/// line's copy.
-fn field(tag: u8, value: u64, out: &mut Vec<u8>) {
-    if value >= 1 << 49 {
-        out.push(tag);
-        varint(value, out);
-        return;
+/// A tag and a varint, the first byte lowest; nothing for zero.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    word: u64,
+    /// What a value of 50 bits and more needs beyond one word.
+    more: u64,
+    len: usize,
+}
+
+impl Field {
+    /// As one word: single bytes cost the hot path more than the line's copy.
+    #[inline]
+    fn new(tag: u8, value: u64) -> Self {
+        if value >= 1 << 49 {
+            return Self::long(tag, value);
+        }
+        let digits = varint_len(value);
+        // Seven bits to a byte, by halves: 28 of 32, 14 of 16, 7 of 8.
+        let word = value & 0x0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
+        let word = word & 0x0000_3fff_0000_3fff | (word & 0x0fff_c000_0fff_c000) << 2;
+        let word = word & 0x007f_007f_007f_007f | (word & 0x3f80_3f80_3f80_3f80) << 1;
+        // Every byte but the last says that more follow.
+        let word = word | 0x0080_8080_8080_8080 & ((1 << (8 * (digits - 1))) - 1);
+        Self {
+            word: u64::from(tag) | word << 8,
+            more: 0,
+            len: if value == 0 { 0 } else { 1 + digits },
+        }
     }
-    let (mut word, mut rest, mut bits) = (u64::from(tag), value, 8);
-    while rest >= 0x80 {
-        word |= (rest & 0x7f | 0x80) << bits;
-        rest >>= 7;
-        bits += 8;
+
+    #[cold]
+    fn long(tag: u8, value: u64) -> Self {
+        let mut bytes = vec![tag];
+        varint(value, &mut bytes);
+        let len = bytes.len();
+        bytes.resize(16, 0);
+        let (word, more) = bytes
+            .first_chunk()
+            .zip(bytes.last_chunk())
+            .map_or((0, 0), |(word, more)| {
+                (u64::from_le_bytes(*word), u64::from_le_bytes(*more))
+            });
+        Self { word, more, len }
     }
-    word |= rest << bits;
-    let end = out.len() + bits / 8 + 1;
-    out.extend_from_slice(&word.to_le_bytes());
-    out.truncate(end);
 }
 
 /// What stands before a stream's entries, and how long the stream is with it.

@@ -5,9 +5,14 @@
 //! - `pool`: a byte budget in, chains of segments out
 //! - `stream`: encoded lines in, blocks that each fit into one request out
 //! - `tenant`: a tenant's limits and share in, what its requests may hold and when they may go out
+//! - `order`: the times of a stream's lines in, which line would be refused as too old out
+//! - `adapt`: refusals in, what one agent may send of a limit that many share out
 //! - `pace`: bytes and answers in, when the next request may go out
 //! - `seal`: which streams hold what in, which of them go into the next request out
 //! - `compress`: bytes in pieces in, one snappy body out
+//! - `snappy`: bytes in, elements of snappy's block format out
+//! - `firsts`: answers to streams' first requests in, how many of them may be under way out
+//! - `flight`: what becomes of a request's streams in, what that finishes out
 //! - `batcher`, `request`: the parts wired
 
 use std::sync::Arc;
@@ -18,17 +23,23 @@ use sluice_engine::key::Key;
 use crate::tail::position::CursorId;
 
 pub mod encode;
+mod adapt;
 mod batcher;
 mod compress;
+mod firsts;
+mod flight;
+mod order;
 mod pace;
 mod pool;
 mod request;
 mod seal;
+mod snappy;
 mod stream;
 mod tenant;
 
 pub use batcher::Batcher;
 pub use pace::Feedback;
+pub(crate) use tenant::MOST_UNDER_WAY;
 
 /// One stream of one tenant: a labels string and its open buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +67,10 @@ pub enum Append {
     Added,
     /// It is the first of a new piece.
     Opened(PieceId),
+    /// It was not taken, nor will be: it is so much older than the stream's newest line that Loki would refuse it.
+    Behind,
+    /// It was not taken yet: after a restart older lines of the stream go first, see [`Batcher::restore`].
+    NotYet,
     /// It was not taken: the pool, or this tenant's share of it, is used up until requests are acknowledged.
     /// A stream that is gone, since its tenant was removed, answers the same.
     NoRoom,
@@ -80,17 +95,48 @@ pub struct Batch {
     pub feedback: Arc<Feedback>,
 }
 
-/// How a batch ended: everything in it is acknowledged, or refused for good and counted.
+/// What became of a batch, or of one stream in it.
 #[derive(Debug)]
 pub struct Outcome {
     /// The batch.
     pub id: u64,
-    /// Whose it was.
+    /// Whose it is.
     pub tenant: Arc<Key>,
-    /// Lines refused for good, by Loki's reason.
-    pub rejected: Vec<(&'static str, u64)>,
+    /// Of which stream this is said, by its place in the batch; `None`: of all that have not ended before.
+    pub stream: Option<u32>,
+    /// What became of it.
+    pub fate: Fate,
     /// The body's memory, to be used again.
     pub body: Vec<u8>,
+}
+
+/// See [`Outcome`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Everything is acknowledged, or refused for good: so many lines, by Loki's reason.
+    Ended(Vec<(&'static str, u64)>),
+    /// Loki takes nothing of the stream for now. It is tried again, and nobody else has to wait for it.
+    Waits(Limit),
+}
+
+/// What keeps Loki from taking anything of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// On the tenant's active streams.
+    Streams,
+    /// On the bytes of this one.
+    Rate,
+}
+
+/// How new a stream's lines are: to be remembered before they are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Whose stream.
+    pub tenant: Arc<Key>,
+    /// Its labels.
+    pub labels: Arc<str>,
+    /// Every line of it that was or will be sent is older than this, in seconds since 1970.
+    pub seconds: i64,
 }
 
 /// A finished piece: its lines are acknowledged, or refused for good.

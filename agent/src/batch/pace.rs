@@ -1,4 +1,6 @@
 //! Bytes sent and answers received in, when the next request may go out: limits kept without being refused.
+//!
+//! The tenant's own rate, which it shares with other agents, is found by [`adapt`](super::adapt).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,24 +9,45 @@ use std::time::{Duration, Instant};
 const SLOW_ANSWER: Duration = Duration::from_millis(200);
 /// The wait is never stretched beyond this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Growth of the rate in a second after it was cut.
-const GROWTH: f64 = 1.05;
-/// No rate falls below this, in bytes per second.
-const SLOWEST: f64 = 16_384.0;
-/// Refusals within this time of a cut are of the same crowd of requests.
-const ONE_CUT: Duration = Duration::from_secs(1);
 
 /// What the pusher tells the batcher about one tenant while requests are still under way.
 #[derive(Debug, Default)]
 pub struct Feedback {
     throttles: AtomicU64,
+    refused_bytes: AtomicU64,
     latency_micros: AtomicU64,
+    rate: AtomicU64,
 }
 
 impl Feedback {
-    /// Loki answered 429.
-    pub fn throttled(&self) {
+    /// Loki answered 429 to a request of so many bytes.
+    pub fn throttled(&self, bytes: u64) {
         self.throttles.fetch_add(1, Ordering::Relaxed);
+        self.refused_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were refused since the last call: they are sent once more.
+    pub(super) fn take_refused_bytes(&self) -> u64 {
+        self.refused_bytes.swap(0, Ordering::Relaxed)
+    }
+
+    /// The tenant's rate in bytes per second, to be kept by what is sent once more.
+    pub(super) fn set_rate(&self, rate: f64) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is positive and far below 2^63"
+        )]
+        self.rate.store(rate as u64, Ordering::Relaxed);
+    }
+
+    /// How long so many bytes take at the tenant's rate; nothing where it is not known.
+    pub fn time_of(&self, bytes: u64) -> Duration {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(bytes.saturating_mul(1000) / rate)
     }
 
     /// An answer took this long; averaged with weight 1/8 for the newest.
@@ -77,92 +100,18 @@ impl Meter {
         self.full_at.and_then(|full| full.checked_sub(bucket))
     }
 
+    /// How long it takes until the bucket is full again.
+    pub(super) fn debt(&self, now: Instant) -> Duration {
+        self.full_at
+            .map_or(Duration::ZERO, |full| full.saturating_duration_since(now))
+    }
+
     /// Takes a request's bytes.
     pub(super) fn take(&mut self, bytes: u64, rate: f64, now: Instant) {
         #[expect(clippy::cast_precision_loss, reason = "a request has fewer than 2^52 bytes")]
         let cost = Duration::from_secs_f64((bytes as f64 / rate).clamp(0.0, 3_600.0));
         let from = self.full_at.map_or(now, |full| full.max(now));
         self.full_at = Some(from + cost);
-    }
-}
-
-/// A rate that is halved when Loki refuses and grows by 5 % a second up to a ceiling.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Aimd {
-    rate: f64,
-    ceiling: f64,
-    grown_at: Option<Instant>,
-    cut_at: Option<Instant>,
-    /// Bytes per second that went out lately; a cut begins there, not at a ceiling that was never reached.
-    recent: f64,
-    recent_at: Option<Instant>,
-}
-
-impl Aimd {
-    pub(super) fn new(ceiling: u64) -> Self {
-        let ceiling = as_rate(ceiling);
-        Self {
-            rate: ceiling,
-            ceiling,
-            grown_at: None,
-            cut_at: None,
-            recent: 0.0,
-            recent_at: None,
-        }
-    }
-
-    pub(super) fn set_ceiling(&mut self, ceiling: u64) {
-        let ceiling = as_rate(ceiling);
-        // A rate that was never cut follows its ceiling up.
-        if self.rate >= self.ceiling {
-            self.rate = ceiling;
-        }
-        self.ceiling = ceiling;
-        self.rate = self.rate.min(ceiling);
-    }
-
-    /// Bytes per second.
-    pub(super) fn rate(&self) -> f64 {
-        self.rate
-    }
-
-    /// Lets time pass.
-    pub(super) fn grow(&mut self, now: Instant) {
-        if let Some(since) = self.grown_at {
-            let seconds = now.saturating_duration_since(since).as_secs_f64();
-            self.rate = (self.rate * GROWTH.powf(seconds)).min(self.ceiling);
-        }
-        self.grown_at = Some(now);
-    }
-
-    /// Counts what goes out.
-    pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
-        #[expect(clippy::cast_precision_loss, reason = "a request has fewer than 2^52 bytes")]
-        let bytes = bytes as f64;
-        self.recent = self.recent_rate(now) + bytes / 2.0;
-        self.recent_at = Some(now);
-    }
-
-    /// Loki refused: half of what went out, give or take a tenth (`jitter` is 0 to 1), so that a fleet's
-    /// agents part.
-    pub(super) fn throttled(&mut self, jitter: f64, now: Instant) {
-        if self
-            .cut_at
-            .is_some_and(|at| now.saturating_duration_since(at) < ONE_CUT)
-        {
-            return;
-        }
-        self.grow(now);
-        let base = self.rate.min(self.recent_rate(now).max(SLOWEST));
-        self.rate = (base * (0.4 + 0.2 * jitter)).max(SLOWEST.min(self.ceiling));
-        self.cut_at = Some(now);
-    }
-
-    fn recent_rate(&self, now: Instant) -> f64 {
-        let age = self
-            .recent_at
-            .map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        self.recent * (-age / 2.0).exp()
     }
 }
 
@@ -195,25 +144,6 @@ mod tests {
         }
         // Ten seconds, the burst, and one request that the last drop allowed.
         assert!((12_000..=12_500).contains(&sent), "{sent}");
-    }
-
-    #[test]
-    fn the_rate_halves_once_per_crowd_and_recovers() {
-        let begin = Instant::now();
-        let mut aimd = Aimd::new(4 << 20);
-        for step in 0..200 {
-            aimd.sent(40 << 10, begin + Duration::from_millis(10) * step);
-        }
-        let now = begin + 2 * SECOND;
-        aimd.throttled(0.5, now);
-        let cut = aimd.rate();
-        assert!((800_000.0..2_200_000.0).contains(&cut), "{cut}");
-        aimd.throttled(0.5, now + Duration::from_millis(500));
-        assert!((aimd.rate() - cut).abs() < 0.1);
-        aimd.grow(now + SECOND);
-        assert!((aimd.rate() / cut - 1.05).abs() < 0.001);
-        aimd.grow(now + 120 * SECOND);
-        assert!((aimd.rate() - 4_194_304.0).abs() < 0.1);
     }
 
     #[test]

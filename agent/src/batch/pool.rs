@@ -143,6 +143,7 @@ impl Chain {
     }
 
     /// Lets `write` append reserved bytes, at most so many; false when they may not fit into one segment.
+    #[inline]
     pub(super) fn extend_with(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let size = self.current_size();
         match self.segments.get_mut(self.current) {
@@ -168,21 +169,18 @@ impl Chain {
 
     /// Appends bytes that were reserved.
     pub(super) fn extend(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let size = self.current_size();
-            let Some(segment) = self.segments.get_mut(self.current) else {
+        while !bytes.is_empty() && !self.extend_with(bytes.len(), |segment| segment.extend_from_slice(bytes))
+        {
+            let room = self.current_size() - self.segments.get(self.current).map_or(0, Vec::len);
+            let Some((fits, rest)) = bytes
+                .split_at_checked(room)
+                .filter(|_| self.current < self.segments.len())
+            else {
                 debug_assert!(false, "more bytes than were reserved");
                 return;
             };
-            let room = size - segment.len();
-            if room == 0 {
-                self.current += 1;
-                continue;
-            }
-            let (fits, rest) = bytes.split_at(room.min(bytes.len()));
-            segment.extend_from_slice(fits);
-            self.len += fits.len();
-            self.spare -= fits.len();
+            self.extend_with(room, |segment| segment.extend_from_slice(fits));
+            self.current += 1;
             bytes = rest;
         }
     }

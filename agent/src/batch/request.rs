@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::key::Key;
 
-use super::batcher::{Batcher, InFlight};
+use super::batcher::Batcher;
+use super::flight::{Flying, InFlight, State};
 use super::seal::{self, Candidate, Choice, Rules};
-use super::stream::{Stream, Streams};
+use super::stream::{Stream, Streams, Trust};
 use super::tenant::Tenant;
-use super::{Batch, Feedback, StreamId, encode};
+use super::{Batch, Bound, Feedback, StreamId, encode};
 
 /// Memory kept for the next requests goes back to the allocator after this long without any.
 const IDLE: Duration = Duration::from_secs(10);
@@ -18,6 +19,7 @@ const IDLE: Duration = Duration::from_secs(10);
 impl Batcher {
     /// The next request that is due; to be called until there is none.
     pub fn seal(&mut self, now: Instant) -> Option<Batch> {
+        self.end_returns(now);
         let places = self.tenants.places();
         for step in 0..places {
             let place = (self.turn + step) % places;
@@ -36,7 +38,7 @@ impl Batcher {
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let mut candidates = Vec::new();
         let due = (0..self.tenants.places()).filter_map(|place| {
-            let tenant = self.tenants.get(place).filter(|tenant| tenant.has_window())?;
+            let tenant = self.tenants.get(place)?;
             gather(tenant, &self.streams, now, &mut candidates);
             match seal::choose(&mut candidates, &rules(tenant, self.draining), now) {
                 Choice::Send(_) => Some(now),
@@ -51,17 +53,16 @@ impl Batcher {
         let tenant = self.tenants.get_mut(place)?;
         tenant.tick(now);
         for id in &tenant.waiting {
-            for block in self
-                .streams
-                .get_mut(*id)
-                .into_iter()
-                .flat_map(|stream| &mut stream.blocks)
-            {
+            let Some(stream) = self.streams.get_mut(*id) else {
+                continue;
+            };
+            for block in &mut stream.blocks {
                 block.opened.get_or_insert(now);
             }
-        }
-        if !tenant.has_window() {
-            return None;
+            if stream.trust == Trust::Spent {
+                stream.trust = Trust::Counted;
+                tenant.stream_spent(&mut stream.meter, now);
+            }
         }
         gather(tenant, &self.streams, now, &mut self.candidates);
         let Choice::Send(streams) = seal::choose(&mut self.candidates, &rules(tenant, self.draining), now)
@@ -69,7 +70,7 @@ impl Batcher {
             return None;
         };
         let (key, feedback) = (Arc::clone(&tenant.key), Arc::clone(&tenant.feedback));
-        Some(self.write(place, key, feedback, streams, now))
+        Some(self.write(place, key, feedback, &streams, now))
     }
 
     /// Writes the streams' first blocks into one body.
@@ -78,7 +79,7 @@ impl Batcher {
         place: usize,
         tenant: Arc<Key>,
         feedback: Arc<Feedback>,
-        streams: Vec<StreamId>,
+        streams: &[StreamId],
         now: Instant,
     ) -> Batch {
         let len = |id: &StreamId| self.streams.get(*id).map_or(0, Stream::front_len);
@@ -86,10 +87,10 @@ impl Batcher {
         let mut writer = self
             .compressor
             .begin(total, self.bodies.pop().unwrap_or_default());
-        let mut pieces = Vec::new();
+        let mut flying = Vec::with_capacity(streams.len());
         let (mut lines, mut bytes, mut freed) = (0, 0, 0);
         let mut first = false;
-        for id in &streams {
+        for id in streams {
             let Some(stream) = self.streams.get_mut(*id) else {
                 continue;
             };
@@ -104,16 +105,25 @@ impl Batcher {
             if let Some(tenant) = self.tenants.get(place) {
                 tenant.stream_sent(&mut stream.meter, block.bytes, now);
             }
+            if stream.order.must_be_journaled(block.bound) {
+                self.raised.push(Bound {
+                    tenant: Arc::clone(&tenant),
+                    labels: Arc::clone(&stream.labels),
+                    seconds: block.bound,
+                });
+            }
             first |= stream.travels_alone(now);
             stream.in_flight = true;
             stream.sealed_at = Some(now);
             stream.listed = !stream.blocks.is_empty();
-            if pieces.is_empty() {
-                pieces = block.pieces;
-            } else {
-                pieces.extend(block.pieces);
-            }
-            freed += block.chain.release(&mut self.pool);
+            flying.push(Flying {
+                stream: *id,
+                pieces: block.pieces,
+                state: State::UnderWay,
+            });
+            let of_block = block.chain.release(&mut self.pool);
+            stream.waiting = stream.waiting.saturating_sub(of_block);
+            freed += of_block;
         }
         let body = writer.finish();
         self.pool.charge(body.len());
@@ -128,7 +138,7 @@ impl Batcher {
             owner.used = (owner.used + held).saturating_sub(freed);
             owner.in_flight += 1;
             owner.starved = false;
-            owner.firsts += usize::from(first);
+            owner.firsts.began(first);
             owner.sent(bytes, now);
         }
         let count = u32::try_from(streams.len()).unwrap_or(u32::MAX);
@@ -136,10 +146,10 @@ impl Batcher {
             id,
             InFlight {
                 tenant: place,
-                streams,
-                pieces,
+                streams: flying,
                 first,
                 held,
+                counts: true,
             },
         );
         Batch {
@@ -185,17 +195,24 @@ fn gather(tenant: &Tenant, streams: &Streams, now: Instant, candidates: &mut Vec
         let Some(block) = stream.blocks.front() else {
             continue;
         };
-        let alone = stream.travels_alone(now);
-        if alone && !tenant.has_first_window() {
+        let first = stream.travels_alone(now);
+        if !tenant.has_window(first) {
             continue;
         }
+        let bytes = stream.front_len();
+        let of_stream = tenant.stream_ready_at(stream.meter);
         candidates.push(Candidate {
             stream: *id,
-            bytes: stream.front_len(),
+            bytes,
             opened: block.opened.unwrap_or(now),
             full: stream.blocks.len() > 1,
-            alone,
-            ready_at: tenant.stream_ready_at(stream.meter),
+            // Behind the success of another stream a refusal would not be seen.
+            alone: first || stream.trust == Trust::Refused || tenant.is_near_limit(stream.meter, bytes, now),
+            ready_at: if first {
+                of_stream.max(tenant.firsts.ready_at())
+            } else {
+                of_stream
+            },
         });
     }
 }

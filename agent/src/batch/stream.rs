@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::order::Order;
 use super::pace::Meter;
 use super::pool::Chain;
 use super::{Finished, StreamId, encode};
@@ -11,11 +12,14 @@ use crate::tail::position::CursorId;
 
 /// A stream that rested this long may have to be made anew by Loki, so it is sent alone again.
 const REST: Duration = Duration::from_mins(30);
+/// A stream that nobody has open is remembered so long: Loki judges late lines by what it was sent, and forgets a
+/// stream that rests no later than two hours after its last line (`max_chunk_age`).
+const MEMORY: Duration = Duration::from_hours(3);
 /// Bits of a [`StreamId`] that say where the stream is; the others tell it from earlier ones there.
 const PLACE_BITS: u32 = 20;
 
 /// Lines of one stream that go into one request together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Block {
     /// Entries as they go into the request.
     pub(super) chain: Chain,
@@ -27,6 +31,35 @@ pub(super) struct Block {
     pub(super) bytes: u64,
     /// When the first line came; set by the first look at the clock after it.
     pub(super) opened: Option<Instant>,
+    /// Time of its oldest line, in seconds since 1970.
+    pub(super) oldest: i64,
+    /// What the journal has to know before it is sent.
+    pub(super) bound: i64,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            chain: Chain::default(),
+            pieces: Vec::new(),
+            lines: 0,
+            bytes: 0,
+            opened: None,
+            oldest: i64::MAX,
+            bound: i64::MIN,
+        }
+    }
+}
+
+/// Whether Loki's count of a stream's bytes is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is what was sent.
+    Counted,
+    /// Something was sent before a restart.
+    Spent,
+    /// Loki refused it once for its rate, so it is another one.
+    Refused,
 }
 
 /// One stream of one tenant.
@@ -48,19 +81,34 @@ pub(super) struct Stream {
     pub(super) sealed_at: Option<Instant>,
     /// Its own limit.
     pub(super) meter: Meter,
+    /// The times of its lines.
+    pub(super) order: Order,
+    /// What is known of how Loki counts its bytes.
+    pub(super) trust: Trust,
+    /// Cursors that may have lines to send again which were sent before a restart.
+    pub(super) returning: u32,
+    /// Bytes of the pool that what waits has taken.
+    pub(super) waiting: usize,
+    /// Since when nobody has it open and nothing of it is left.
+    rests: Option<Instant>,
 }
 
 impl Stream {
-    pub(super) fn new(tenant: usize, labels: Arc<str>) -> Self {
+    pub(super) fn new(tenant: usize, labels: Arc<str>, order: Order) -> Self {
         Self {
             tenant,
             labels,
-            opened: 1,
+            opened: 0,
             blocks: VecDeque::new(),
             in_flight: false,
             listed: false,
             sealed_at: None,
             meter: Meter::default(),
+            order,
+            trust: Trust::Counted,
+            returning: 0,
+            waiting: 0,
+            rests: None,
         }
     }
 
@@ -71,9 +119,22 @@ impl Stream {
             .is_none_or(|at| now.saturating_duration_since(at) >= REST)
     }
 
-    /// Nobody holds it and nothing of it is left.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_at_rest(&self) -> bool {
         self.opened == 0 && self.blocks.is_empty() && !self.in_flight
+    }
+
+    /// Nobody holds it, and nothing is left of it or to be known of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_at_rest() && !self.order.is_known()
+    }
+
+    /// Whether what is known of it is of no use any more.
+    pub(super) fn is_forgotten(&mut self, now: Instant) -> bool {
+        if !self.is_at_rest() {
+            self.rests = None;
+            return false;
+        }
+        now.saturating_duration_since(*self.rests.get_or_insert(now)) >= MEMORY
     }
 
     /// Bytes that its first block takes in a request.
@@ -175,11 +236,11 @@ mod tests {
     #[test]
     fn an_identifier_does_not_find_the_next_stream_in_its_place() {
         let mut streams = Streams::default();
-        let first = streams.add(Stream::new(0, "{a=\"1\"}".into()));
-        let other = streams.add(Stream::new(0, "{a=\"2\"}".into()));
+        let first = streams.add(Stream::new(0, "{a=\"1\"}".into(), Order::NEW));
+        let other = streams.add(Stream::new(0, "{a=\"2\"}".into(), Order::NEW));
         assert!(streams.remove(first).is_some());
         assert!(streams.remove(first).is_none());
-        let second = streams.add(Stream::new(0, "{a=\"3\"}".into()));
+        let second = streams.add(Stream::new(0, "{a=\"3\"}".into(), Order::NEW));
         assert_ne!(first, second);
         assert!(streams.get(first).is_none());
         assert_eq!(&*streams.get(second).unwrap().labels, "{a=\"3\"}");

@@ -9,18 +9,25 @@ use sluice_engine::key::Key;
 use sluice_engine::loki;
 
 use super::StreamId;
-use super::pace::{Aimd, Feedback, Meter, as_rate, stretched};
+use super::adapt::Adapted;
+use super::firsts::{self, Firsts};
+use super::order::Window;
+use super::pace::{Feedback, Meter, as_rate, stretched};
 use super::pool::Pool;
 
-/// Requests of one tenant that are under way at most.
+/// Requests of one tenant that are under way at most, streams' first ones aside: the streams that Loki knows must
+/// flow on whatever becomes of those.
 const WINDOW: usize = 4;
-/// Those of them that may be streams' first ones: a tenant whose limit of streams is reached has them refused
-/// again and again, and the streams that Loki knows must flow on.
-const FIRST_WINDOW: usize = 2;
+/// All requests of one tenant that are under way at most.
+pub(crate) const MOST_UNDER_WAY: usize = WINDOW + firsts::MANY;
 /// Part of a limit that is used: other writers and rounding need the rest.
 const USED_PART: f64 = 0.8;
+/// What a stream shares a request with others up to, as a part of what Loki takes of it at once.
+const LIGHT: f64 = 4.0;
 /// Bytes that a read brings at most, about.
 const READ: usize = 256 << 10;
+/// Bytes of a request at most, however slow the tenant is.
+const SMALLEST_REQUEST: usize = 64 << 10;
 /// Bytes of a block that its framing and labels may take.
 const SMALLEST_BLOCK: usize = 1024;
 
@@ -40,7 +47,7 @@ pub(super) struct Tenant {
     /// Its requests under way.
     pub(super) in_flight: usize,
     /// Those of them that are streams' first ones.
-    pub(super) firsts: usize,
+    pub(super) firsts: Firsts,
     /// What the pusher says.
     pub(super) feedback: Arc<Feedback>,
     wait: Duration,
@@ -48,8 +55,11 @@ pub(super) struct Tenant {
     burst: f64,
     stream_rate: f64,
     stream_burst: f64,
+    /// All that Loki takes of one stream at once, as far as it is used.
+    stream_bucket: f64,
+    window: Window,
     meter: Meter,
-    aimd: Aimd,
+    adapted: Adapted,
     throttles: u64,
 }
 
@@ -62,15 +72,17 @@ impl Tenant {
             used: 0,
             starved: false,
             in_flight: 0,
-            firsts: 0,
+            firsts: Firsts::default(),
             feedback: Arc::new(Feedback::default()),
             wait: Duration::ZERO,
             batch_bytes: 0,
             burst: 0.0,
             stream_rate: 0.0,
             stream_burst: 0.0,
+            stream_bucket: 0.0,
+            window: Window::new(limits.out_of_order_window_ms),
             meter: Meter::default(),
-            aimd: Aimd::new(limits.rate_bytes_per_second),
+            adapted: Adapted::new(limits.rate_bytes_per_second),
             throttles: 0,
         };
         tenant.set(limits, delivery);
@@ -95,19 +107,35 @@ impl Tenant {
         let request = as_rate(self.batch_bytes as u64);
         self.burst = (burst - request).max(1.0);
         self.stream_burst = (stream_burst - request).max(1.0);
+        self.stream_bucket = stream_burst;
         self.stream_rate = as_rate(limits.per_stream_rate_bytes_per_second) * USED_PART;
-        self.aimd.set_ceiling(limits.rate_bytes_per_second);
+        self.window = Window::new(limits.out_of_order_window_ms);
+        self.adapted.set_ceiling(limits.rate_bytes_per_second);
     }
 
-    /// Bytes of a request at most.
+    /// How far apart the lines of one stream may lie.
+    pub(super) fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Bytes of a request at most: not more than the tenant takes in a second, where others have their part of it.
     pub(super) fn batch_bytes(&self) -> usize {
-        self.batch_bytes
+        if !self.adapted.is_cut() {
+            return self.batch_bytes;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is positive and a request smaller than 3.5 MiB"
+        )]
+        let second = self.adapted.rate().min(as_rate(loki::MAX_REQUEST_BYTES)) as usize;
+        self.batch_bytes.min(second.max(SMALLEST_REQUEST))
     }
 
     /// Bytes of entries that one request takes of a stream with these labels.
     pub(super) fn block_bytes(&self, labels: &str) -> usize {
         // Two tags and lengths stand before the entries.
-        self.batch_bytes.saturating_sub(labels.len() + 12)
+        self.batch_bytes().saturating_sub(labels.len() + 12)
     }
 
     /// How long a line waits for company.
@@ -115,19 +143,19 @@ impl Tenant {
         stretched(self.wait, self.feedback.latency())
     }
 
-    /// Whether one more request may be under way.
-    pub(super) fn has_window(&self) -> bool {
-        self.in_flight < WINDOW
-    }
-
-    /// Whether one more stream's first request may be under way.
-    pub(super) fn has_first_window(&self) -> bool {
-        self.firsts < FIRST_WINDOW
+    /// Whether one more request may be under way, a stream's first or another.
+    pub(super) fn has_window(&self, first: bool) -> bool {
+        if first {
+            self.firsts.has_window()
+        } else {
+            self.in_flight.saturating_sub(self.firsts.under_way()) < WINDOW
+        }
     }
 
     /// When the tenant's rate allows the next request.
     pub(super) fn ready_at(&self) -> Option<Instant> {
-        self.meter.ready_at(self.aimd.rate(), self.burst)
+        let burst = if self.adapted.is_cut() { 0.0 } else { self.burst };
+        self.meter.ready_at(self.adapted.rate(), burst)
     }
 
     /// When a stream's rate allows the next request.
@@ -137,18 +165,39 @@ impl Tenant {
 
     /// Lets time pass: the rate grows, and is cut when Loki refused since the last call.
     pub(super) fn tick(&mut self, now: Instant) {
-        self.aimd.grow(now);
+        self.firsts.tick(now);
+        self.adapted.grow(now);
         let throttles = self.feedback.throttles();
         if throttles != self.throttles {
             self.throttles = throttles;
-            self.aimd.throttled(rand::random(), now);
+            self.adapted.throttled(rand::random(), now);
+            self.meter
+                .take(self.feedback.take_refused_bytes(), self.adapted.rate(), now);
         }
+        self.feedback.set_rate(self.adapted.rate());
     }
 
     /// Counts what goes out.
     pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
-        self.meter.take(bytes, self.aimd.rate(), now);
-        self.aimd.sent(bytes, now);
+        self.meter.take(bytes, self.adapted.rate(), now);
+        self.adapted.sent(bytes, now);
+    }
+
+    /// Whether a stream with so much to send comes so near its limits that Loki may refuse it, if what it counts is only a
+    /// little more than what is counted here.
+    pub(super) fn is_near_limit(&self, meter: Meter, bytes: usize, now: Instant) -> bool {
+        let half = Duration::from_secs_f64((self.stream_bucket / 2.0 / self.stream_rate).clamp(0.0, 3_600.0));
+        as_rate(bytes as u64) >= self.stream_bucket / LIGHT || meter.debt(now) > half
+    }
+
+    /// What Loki took of a stream before a restart is not known: as much as it takes at once.
+    pub(super) fn stream_spent(&self, meter: &mut Meter, now: Instant) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a limit is positive and far below 2^63"
+        )]
+        meter.take(self.stream_bucket as u64, self.stream_rate, now);
     }
 
     /// Counts what goes out of one stream.
@@ -178,19 +227,20 @@ impl Tenants {
         self.places.len()
     }
 
-    pub(super) fn set(&mut self, document: &Document) {
-        if let Some(tenant) = self
-            .by_key
-            .get(&document.name)
-            .and_then(|place| self.places.get_mut(*place)?.as_mut())
-        {
+    /// Takes a tenant's content in; returns its place and its window when that is another one.
+    pub(super) fn set(&mut self, document: &Document) -> Option<(usize, Window)> {
+        let place = self.by_key.get(&document.name).copied();
+        if let Some((place, tenant)) = place.zip(place.and_then(|place| self.get_mut(place))) {
+            let before = tenant.window;
             tenant.set(&document.limits, &document.delivery);
+            (tenant.window != before).then_some((place, tenant.window))
         } else {
             self.add(Tenant::new(
                 document.name.clone(),
                 &document.limits,
                 &document.delivery,
             ));
+            None
         }
     }
 

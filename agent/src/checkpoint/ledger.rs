@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::{self, End, Flush, HEADER, Identity, LabelChoice, Record, Watermark};
+use sluice_engine::key::Key;
+
+use super::record::{self, End, Flush, HEADER, Identity, LabelChoice, Record, StreamBound, Watermark};
 use crate::tail::position::CursorId;
 
 /// What the journal says of one cursor.
@@ -25,6 +27,8 @@ pub struct Ledger {
     pub cursors: BTreeMap<CursorId, Entry>,
     /// UIDs of pipelines that were seen.
     pub pipelines: BTreeSet<String>,
+    /// How new the lines of streams are that were sent, by tenant and labels: all are older than this.
+    pub bounds: BTreeMap<String, BTreeMap<String, i64>>,
     /// The next cursor's number.
     pub next: u32,
 }
@@ -81,6 +85,20 @@ impl Ledger {
             Record::PipelineSeen(uid) => {
                 self.pipelines.insert(uid.clone());
             }
+            Record::Bound(bound) => {
+                let of_tenant = self.bounds.entry(bound.tenant.clone()).or_default();
+                match bound.seconds {
+                    Some(seconds) => {
+                        of_tenant.insert(bound.labels.clone(), seconds);
+                    }
+                    None => {
+                        of_tenant.remove(&bound.labels);
+                    }
+                }
+                if of_tenant.is_empty() {
+                    self.bounds.remove(&bound.tenant);
+                }
+            }
         }
     }
 
@@ -89,6 +107,16 @@ impl Ledger {
         let mut out = HEADER.to_vec();
         for uid in &self.pipelines {
             Record::PipelineSeen(uid.clone()).encode(&mut out);
+        }
+        for (tenant, streams) in &self.bounds {
+            for (labels, seconds) in streams {
+                let bound = StreamBound {
+                    tenant: tenant.clone(),
+                    labels: labels.clone(),
+                    seconds: Some(*seconds),
+                };
+                Record::Bound(bound).encode(&mut out);
+            }
         }
         for (id, entry) in &self.cursors {
             Record::Defined(*id, entry.identity.clone()).encode(&mut out);
@@ -103,6 +131,13 @@ impl Ledger {
             }
         }
         out
+    }
+
+    /// How new the lines of a tenant's streams are, by labels.
+    pub fn bounds_of(&self, tenant: &Key) -> impl Iterator<Item = (&str, i64)> {
+        let streams = self.bounds.get(&tenant.to_string());
+        let streams = streams.into_iter().flatten();
+        streams.map(|(labels, seconds)| (labels.as_str(), *seconds))
     }
 
     /// The cursor of this identity.
@@ -174,6 +209,13 @@ mod tests {
             (id(), 0..3_u32, 0..3_u32).prop_map(|(id, a, b)| Record::Pruned(id, a, b)),
             id().prop_map(Record::Dropped),
             "[a-z]{1,9}".prop_map(Record::PipelineSeen),
+            ("[a-z]{1,2}", "[a-z]{1,2}", proptest::option::of(any::<i64>())).prop_map(
+                |(tenant, labels, seconds)| Record::Bound(StreamBound {
+                    tenant,
+                    labels,
+                    seconds
+                })
+            ),
         ]
     }
 

@@ -55,6 +55,17 @@ pub struct Flush {
     pub slot: u8,
 }
 
+/// How new a stream's lines are that were sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamBound {
+    /// The tenant, `namespace/name`.
+    pub tenant: String,
+    /// The stream's labels.
+    pub labels: String,
+    /// All are older than this, in seconds since 1970; `None` when nobody needs to know any more.
+    pub seconds: Option<i64>,
+}
+
 /// One fact of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -72,6 +83,8 @@ pub enum Record {
     Dropped(CursorId),
     /// A pipeline of this UID was seen: containers that appear later are new to it.
     PipelineSeen(String),
+    /// Lines up to this time are about to be sent.
+    Bound(StreamBound),
 }
 
 impl Record {
@@ -136,6 +149,13 @@ impl Record {
             Self::PipelineSeen(uid) => {
                 out.push(7);
                 text(out, uid);
+            }
+            Self::Bound(bound) => {
+                out.push(8);
+                text(out, &bound.tenant);
+                text(out, &bound.labels);
+                out.push(u8::from(bound.seconds.is_some()));
+                out.extend_from_slice(&bound.seconds.unwrap_or_default().to_le_bytes());
             }
         }
         let body = out.get(begin + 8..).unwrap_or_default();
@@ -202,6 +222,16 @@ impl Record {
             5 => Self::Dropped(id(&mut from)?),
             6 => Self::Pruned(id(&mut from)?, from.number()?, from.number()?),
             7 => Self::PipelineSeen(from.text()?),
+            8 => {
+                let (tenant, labels) = (from.text()?, from.text()?);
+                let there = from.byte()? != 0;
+                let seconds = from.take().map(i64::from_le_bytes)?;
+                Self::Bound(StreamBound {
+                    tenant,
+                    labels,
+                    seconds: there.then_some(seconds),
+                })
+            }
             // Of a later version.
             _ => return Some(Known::Unknown),
         }))

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_engine::document::{Document, Pipeline, Refused, content_hash};
+use sluice_engine::document::{Document, Pipeline, ReadFrom, Refused, content_hash};
 use sluice_engine::validate;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -163,6 +163,9 @@ fn needs_pods(pipeline: &Pipeline) -> Option<String> {
     let remedy = "needs the pods' labels, which are not known without a cluster: remove it, and choose by \
                   pods.namespaces and pods.containers";
     let selector = &pipeline.pods.selector;
+    if pipeline.pods.read_from == ReadFrom::Api {
+        return Some("pods.readFrom: API needs a cluster: remove it, the node's files are read".to_owned());
+    }
     let field = if !selector.match_labels.is_empty() {
         "pods.selector.matchLabels"
     } else if !selector.match_expressions.is_empty() {
@@ -258,6 +261,13 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn reading_through_the_api_needs_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = open(dir.path(), &document(r#", "readFrom": "API""#)).unwrap_err();
+        assert!(error.starts_with("pipeline team/a: pods.readFrom: "), "{error}");
     }
 
     #[test]

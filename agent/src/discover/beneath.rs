@@ -1,15 +1,18 @@
 //! Names in, descriptors beneath the log root out: a hostile tree can lead nowhere else.
 
-use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use super::held::Budget;
+use super::names::{self, LogName};
 
 /// Why a file is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,9 @@ pub struct Facts {
 pub struct LogRoot {
     path: PathBuf,
     links: Vec<PathBuf>,
-    openat2: Cell<bool>,
+    openat2: AtomicBool,
+    budget: Budget,
+    starved: AtomicBool,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -93,14 +98,45 @@ impl LogRoot {
         Self {
             path,
             links,
-            openat2: Cell::new(true),
+            openat2: AtomicBool::new(true),
+            budget: Budget::of_process(),
+            starved: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with so many log files held open at most.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// How many log files may be held open.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Whether the process or the node had no descriptor left since this was asked last.
+    pub fn take_starved(&self) -> bool {
+        self.starved.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether it has none left, as far as is known.
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that no descriptor was left.
+    fn noted<T>(&self, opened: Result<T, Errno>) -> Result<T, Errno> {
+        if let Err(Errno::MFILE | Errno::NFILE) = opened {
+            self.starved.store(true, Ordering::Relaxed);
+        }
+        opened
     }
 
     /// Opens the root itself, which the administrator chose: links are followed.
     pub fn open(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(&self.path, flags, Mode::empty())?)
+        Ok(self.noted(rustix::fs::open(&self.path, flags, Mode::empty()))?)
     }
 
     /// Opens a folder beneath `root` by a path of plain names.
@@ -129,7 +165,7 @@ impl LogRoot {
         let opened = if Self::facts(folder, name)?.link {
             self.linked(folder, name)?
         } else {
-            match rustix::fs::openat(folder, name, REGULAR, Mode::empty()) {
+            match self.noted(rustix::fs::openat(folder, name, REGULAR, Mode::empty())) {
                 // Became a link since: the next listing looks again.
                 Err(Errno::LOOP) => return Err(OpenError::Gone),
                 other => other?,
@@ -157,7 +193,7 @@ impl LogRoot {
         for root in &self.links {
             if let Ok(rest) = target.strip_prefix(root) {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let opened = rustix::fs::open(root, flags, Mode::empty());
+                let opened = self.noted(rustix::fs::open(root, flags, Mode::empty()));
                 return match opened.and_then(|root| self.beneath(&root, rest, REGULAR)) {
                     // Waiting for it would keep back the files of later restarts.
                     Err(Errno::NOENT) => {
@@ -173,15 +209,42 @@ impl LogRoot {
     }
 
     fn beneath(&self, root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        if self.openat2.get() {
+        if self.openat2.load(Ordering::Relaxed) {
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
             match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
                 // A kernel before 5.6, or a seccomp profile that does not know the call.
-                Err(Errno::NOSYS | Errno::PERM) => self.openat2.set(false),
-                other => return other,
+                Err(Errno::NOSYS | Errno::PERM) => self.openat2.store(false, Ordering::Relaxed),
+                other => return self.noted(other),
             }
         }
-        by_component(root, path, flags)
+        self.noted(by_component(root, path, flags))
+    }
+
+    /// The names in a folder that are text, `.` and `..` left out.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(&self, folder: &impl AsFd) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in self.noted(Dir::read_from(folder))? {
+            let entry = entry?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.to_owned()),
+            }
+        }
+        Ok(names)
+    }
+
+    /// The log files in a container's folder, oldest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn log_names(&self, folder: &OwnedFd) -> io::Result<Vec<LogName>> {
+        let names = self.list(folder)?;
+        let mut names: Vec<LogName> = names.iter().filter_map(|name| LogName::parse(name)).collect();
+        names::arrange(&mut names);
+        Ok(names)
     }
 }
 
@@ -206,19 +269,6 @@ fn by_component(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, E
         at = Some(next);
     }
     rustix::fs::openat(at.as_ref().unwrap_or(root), *last, flags, Mode::empty())
-}
-
-/// The names in a folder that are text, `.` and `..` left out.
-pub fn list(folder: &impl AsFd) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        match entry.file_name().to_str() {
-            Ok("." | "..") | Err(_) => {}
-            Ok(name) => names.push(name.to_owned()),
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
@@ -251,7 +301,7 @@ mod tests {
         symlink(dir.path().join("runtime/link"), at.join("4.log")).unwrap();
         symlink(dir.path().join("secret/key"), dir.path().join("runtime/link")).unwrap();
         for openat2 in [true, false] {
-            root.openat2.set(openat2);
+            root.openat2.store(openat2, Ordering::Relaxed);
             assert!(matches!(root.file(&folder, "0.log"), Err(OpenError::Refused(_))));
             assert_eq!(root.file(&folder, "1.log").unwrap().1.size, 3);
             for name in ["2.log", "3.log", "4.log"] {
@@ -266,7 +316,7 @@ mod tests {
         symlink(dir.path().join("secret"), dir.path().join("root/evil")).unwrap();
         let opened = root.open().unwrap();
         for openat2 in [true, false] {
-            root.openat2.set(openat2);
+            root.openat2.store(openat2, Ordering::Relaxed);
             for path in ["evil", "../secret", "pod/../../secret"] {
                 assert!(root.folder(&opened, path).is_err(), "{path}");
             }

@@ -1,9 +1,12 @@
 //! The log root in, containers and their files out.
 //!
-//! Folders are watched and, since watches can be missed or run out, listed as a whole every 10 s.
+//! Folders are watched and, since watches can be missed, listed as a whole every 10 s; every second while watches or
+//! descriptors are short.
 
 pub mod beneath;
+pub mod held;
 pub mod names;
+pub mod roots;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,17 +18,18 @@ use std::time::{Duration, Instant};
 use inotify::WatchDescriptor;
 
 use beneath::LogRoot;
+use held::Budget;
 use names::{ContainerKey, LogName, PodFolder};
 use watch::{Target, Watcher};
 
 const SWEEP: Duration = Duration::from_secs(10);
-const SWEEP_WITHOUT_WATCHES: Duration = Duration::from_secs(1);
+const SWEEP_WHEN_POOR: Duration = Duration::from_secs(1);
 
 /// What the log root has, or has no more.
 #[derive(Debug)]
 pub enum Found {
     /// A container's folder, listed just now, oldest file first.
-    Listing(Arc<ContainerKey>, OwnedFd, Vec<LogName>),
+    Listing(Arc<ContainerKey>, Vec<LogName>),
     /// A file of the container grew after it had been idle.
     Grown(Arc<ContainerKey>),
     /// The container's folder is gone.
@@ -38,7 +42,7 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Discovery {
     /// Opens what is found.
-    pub root: LogRoot,
+    pub root: Arc<LogRoot>,
     /// Tells of changes.
     pub watcher: Watcher,
     root_watch: Option<WatchDescriptor>,
@@ -47,6 +51,8 @@ pub struct Discovery {
     next_sweep: Option<Instant>,
     /// The log root cannot be read, and why.
     pub unreadable: Option<String>,
+    /// Its folders are for one pipeline each.
+    spool: bool,
 }
 
 #[derive(Debug, Default)]
@@ -61,28 +67,26 @@ struct Container {
     watch: Option<WatchDescriptor>,
 }
 
-/// The log files in a container's folder, oldest first.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn log_names(folder: &OwnedFd) -> std::io::Result<Vec<LogName>> {
-    let names = beneath::list(folder)?;
-    let mut names: Vec<LogName> = names.iter().filter_map(|name| LogName::parse(name)).collect();
-    names::arrange(&mut names);
-    Ok(names)
-}
-
 impl Discovery {
-    /// Discovers below `root`; symbolic links may lead into `links`.
-    pub fn new(root: PathBuf, links: Vec<PathBuf>) -> Self {
+    /// Discovers below `root`; symbolic links may lead into `links`, and `budget` says how many files may be held.
+    pub fn new(root: PathBuf, links: Vec<PathBuf>, budget: Budget) -> Self {
         Self {
-            root: LogRoot::new(root, links),
+            root: Arc::new(LogRoot::new(root, links).with_budget(budget)),
             watcher: Watcher::begin(),
             root_watch: None,
             pods: BTreeMap::new(),
             ignored: BTreeSet::new(),
             next_sweep: None,
             unreadable: None,
+            spool: false,
+        }
+    }
+
+    /// Discovers what was read through the API; no link leads out of there.
+    pub fn spool(root: PathBuf, budget: Budget) -> Self {
+        Self {
+            spool: true,
+            ..Self::new(root, Vec::new(), budget)
         }
     }
 
@@ -102,10 +106,11 @@ impl Discovery {
         let mut changed = Vec::new();
         let overflow = self.watcher.changes(&mut changed);
         if overflow || self.next_sweep.is_none_or(|due| due <= now) {
-            self.watcher.exhausted = self.watcher.descriptor().is_none();
+            self.watcher.begin_again();
+            self.root.take_starved();
             self.sweep(&mut found);
-            let poor = self.watcher.exhausted || self.unreadable.is_some();
-            let pause = if poor { SWEEP_WITHOUT_WATCHES } else { SWEEP };
+            let poor = self.is_poor() || self.unreadable.is_some();
+            let pause = if poor { SWEEP_WHEN_POOR } else { SWEEP };
             self.next_sweep = Some(now + pause);
         } else {
             let mut seen: Vec<Target> = Vec::new();
@@ -116,11 +121,16 @@ impl Discovery {
                 }
             }
             // The sweep that lists in place of watches must not wait for the last one's pause.
-            if self.watcher.exhausted {
-                self.next_sweep = self.next_sweep.map(|due| due.min(now + SWEEP_WITHOUT_WATCHES));
+            if self.is_poor() {
+                self.next_sweep = self.next_sweep.map(|due| due.min(now + SWEEP_WHEN_POOR));
             }
         }
         found
+    }
+
+    /// Whether watches or descriptors ran out, so that folders have to be listed often.
+    fn is_poor(&self) -> bool {
+        self.watcher.exhausted || self.root.is_starved()
     }
 
     /// Lists one container's folder now.
@@ -155,10 +165,10 @@ impl Discovery {
     /// of the pods.
     fn list_root(&mut self, found: &mut Vec<Found>, all: bool) -> bool {
         let listed = self.root.open().and_then(|root| {
-            if all || self.root_watch.is_none() {
-                self.root_watch = self.watcher.folder(&root, Target::Root);
-            }
-            Ok((beneath::list(&root)?, root))
+            // Again on each listing, since it may be another folder of the same name; so with pods. The kernel
+            // knows a folder that it watches already.
+            renew(&mut self.watcher, &mut self.root_watch, &root, Target::Root);
+            Ok((self.root.list(&root)?, root))
         });
         let (names, root) = match listed {
             Ok(listed) => listed,
@@ -184,7 +194,7 @@ impl Discovery {
             self.pod_gone(&folder, found);
         }
         for folder in names {
-            if PodFolder::parse(&folder).is_none() {
+            if PodFolder::parse(&folder).is_none_or(|pod| pod.reader.is_some() != self.spool) {
                 if self.ignored.insert(folder.clone()) {
                     tracing::debug!(folder, "no pod's folder, ignored");
                 }
@@ -208,10 +218,15 @@ impl Discovery {
             }
         };
         let pod = self.pods.entry(folder.to_owned()).or_default();
-        if pod.watch.is_none() || all {
-            pod.watch = self.watcher.folder(&opened, Target::Pod(folder.to_owned()));
-        }
-        let Ok(names) = beneath::list(&opened) else { return };
+        renew(
+            &mut self.watcher,
+            &mut pod.watch,
+            &opened,
+            Target::Pod(folder.to_owned()),
+        );
+        let Ok(names) = self.root.list(&opened) else {
+            return;
+        };
         let gone: Vec<String> = pod
             .containers
             .keys()
@@ -254,18 +269,13 @@ impl Discovery {
                 }),
                 watch: None,
             });
-        // Before the listing, so that nothing falls between; again on each one, since the folder may be
-        // another of the same name. The kernel knows a folder it watches already.
-        let watch = self
-            .watcher
-            .folder(&opened, Target::Container(Arc::clone(&container.key)));
-        if container.watch != watch
-            && let Some(old) = std::mem::replace(&mut container.watch, watch)
-        {
-            self.watcher.remove(old);
-        }
-        let Ok(names) = log_names(&opened) else { return };
-        found.push(Found::Listing(Arc::clone(&container.key), opened, names));
+        // Before the listing, so that nothing falls between.
+        let target = Target::Container(Arc::clone(&container.key));
+        renew(&mut self.watcher, &mut container.watch, &opened, target);
+        let Ok(names) = self.root.log_names(&opened) else {
+            return;
+        };
+        found.push(Found::Listing(Arc::clone(&container.key), names));
     }
 
     fn pod_gone(&mut self, folder: &str, found: &mut Vec<Found>) {
@@ -298,13 +308,23 @@ impl Discovery {
     }
 }
 
+/// Watches a folder, and no longer the one that had its name before.
+fn renew(watcher: &mut Watcher, watch: &mut Option<WatchDescriptor>, folder: &OwnedFd, target: Target) {
+    let fresh = watcher.folder(folder, target);
+    if *watch != fresh
+        && let Some(old) = std::mem::replace(watch, fresh)
+    {
+        watcher.remove(old);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn listings(found: &[Found]) -> Vec<(String, usize)> {
         let listing = |found: &Found| match found {
-            Found::Listing(key, _, names) => Some((key.container.clone(), names.len())),
+            Found::Listing(key, names) => Some((key.container.clone(), names.len())),
             Found::Grown(_) | Found::Gone(_) | Found::Swept => None,
         };
         found.iter().filter_map(listing).collect()
@@ -313,7 +333,7 @@ mod tests {
     #[test]
     fn watches_tell_at_once_of_pods_containers_and_files() {
         let dir = tempfile::tempdir().unwrap();
-        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new(), Budget::of_process());
         let now = Instant::now();
         assert!(matches!(discovery.turn(now)[..], [Found::Swept]));
         let pod = dir.path().join("a_b_c");
@@ -339,7 +359,7 @@ mod tests {
     #[test]
     fn without_watches_folders_are_listed_every_second() {
         let dir = tempfile::tempdir().unwrap();
-        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new());
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new(), Budget::of_process());
         discovery.watcher = Watcher::none();
         let now = Instant::now();
         discovery.turn(now);
@@ -357,7 +377,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("pods");
         std::fs::create_dir_all(root.join("a_b_c/main")).unwrap();
-        let mut discovery = Discovery::new(root.clone(), Vec::new());
+        let mut discovery = Discovery::new(root.clone(), Vec::new(), Budget::of_process());
         let now = Instant::now();
         assert_eq!(discovery.turn(now).len(), 2);
         std::fs::rename(&root, dir.path().join("away")).unwrap();

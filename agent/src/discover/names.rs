@@ -1,4 +1,6 @@
 //! Names below the log root in, what they say out: `<namespace>_<pod>_<uid>/<container>/<n>.log[.<time>][.gz]`.
+//!
+//! In the [spool](crate::follow) a pod's folder ends with `_<uid of the pipeline>`: each has its own.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,6 +14,8 @@ pub struct PodFolder {
     pub pod: String,
     /// UID, or a static pod's config hash.
     pub uid: String,
+    /// UID of the one pipeline that this is for; none in the log root, which is for all.
+    pub reader: Option<String>,
 }
 
 impl PodFolder {
@@ -19,11 +23,14 @@ impl PodFolder {
     pub fn parse(name: &str) -> Option<Self> {
         let mut parts = name.split('_');
         let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
-        let whole = parts.next().is_none() && [namespace, pod, uid].iter().all(|part| !part.is_empty());
+        let reader = parts.next();
+        let named = [namespace, pod, uid, reader.unwrap_or("none")];
+        let whole = parts.next().is_none() && named.iter().all(|part| !part.is_empty());
         whole.then(|| Self {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
             uid: uid.to_owned(),
+            reader: reader.map(str::to_owned),
         })
     }
 }
@@ -35,6 +42,21 @@ pub struct ContainerKey {
     pub folder: String,
     /// Name of the container.
     pub container: String,
+}
+
+impl ContainerKey {
+    /// The name of its pod's folder in the log root, by which the pod's facts are known.
+    pub fn pod_folder(&self) -> &str {
+        let reader = self.folder.match_indices('_').nth(2);
+        reader
+            .and_then(|(at, _)| self.folder.get(..at))
+            .unwrap_or(&self.folder)
+    }
+
+    /// Whether it stands in the spool of what was read through the API.
+    pub fn is_spooled(&self) -> bool {
+        self.pod_folder().len() < self.folder.len()
+    }
 }
 
 impl fmt::Display for ContainerKey {
@@ -144,9 +166,32 @@ mod tests {
             ),
             ("team-a", "web-0", "0f3c-11")
         );
-        for name in ["", "a", "a_b", "a_b_", "_b_c", "a_b_c_d", "lost+found"] {
+        assert_eq!(folder.reader, None);
+        let spooled = PodFolder::parse("team-a_web-0_0f3c-11_77-e").unwrap();
+        assert_eq!(spooled.reader.as_deref(), Some("77-e"));
+        for name in [
+            "",
+            "a",
+            "a_b",
+            "a_b_",
+            "_b_c",
+            "a_b_c_",
+            "a_b_c_d_e",
+            "lost+found",
+        ] {
             assert_eq!(PodFolder::parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_spooled_containers_pod_is_known_by_its_own_folder() {
+        let key = |folder: &str| ContainerKey {
+            folder: folder.to_owned(),
+            container: "main".to_owned(),
+        };
+        let (plain, spooled) = (key("a_b_c"), key("a_b_c_p"));
+        assert_eq!((plain.pod_folder(), plain.is_spooled()), ("a_b_c", false));
+        assert_eq!((spooled.pod_folder(), spooled.is_spooled()), ("a_b_c", true));
     }
 
     #[test]

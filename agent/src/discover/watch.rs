@@ -26,6 +26,8 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Watcher {
     inotify: Option<Inotify>,
+    /// Without an instance, one is asked for again and again.
+    tries: bool,
     targets: HashMap<WatchDescriptor, Target>,
     buffer: Vec<u8>,
     /// The kernel gave no watch when it was last asked.
@@ -41,19 +43,32 @@ impl Watcher {
         Self {
             exhausted: inotify.is_none(),
             inotify,
+            tries: true,
             targets: HashMap::new(),
             buffer: vec![0; 16 << 10],
         }
     }
 
-    /// None at all, as where the kernel has no instance left.
+    /// None at all, and none later.
     pub fn none() -> Self {
         Self {
             inotify: None,
+            tries: false,
             targets: HashMap::new(),
             buffer: Vec::new(),
             exhausted: true,
         }
+    }
+
+    /// Before everything is watched anew: the kernel may have an instance and watches again.
+    pub fn begin_again(&mut self) {
+        if self.inotify.is_none() && self.tries {
+            self.inotify = Inotify::init().ok();
+            if self.inotify.is_some() {
+                tracing::info!("an inotify instance is free: folders are watched again");
+            }
+        }
+        self.exhausted = self.inotify.is_none();
     }
 
     /// The descriptor to sleep on.

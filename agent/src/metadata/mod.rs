@@ -1,4 +1,4 @@
-//! The node's pods in, their labels out.
+//! The node's pods in, their labels out, and their containers where something is read through the API.
 //!
 //! - [`convert`]: a pod's metadata in, its facts out; lists and events in, changes out
 //! - [`watch`](mod@watch): the watch that feeds it
@@ -32,6 +32,32 @@ impl PodFacts {
     pub fn folder(&self) -> String {
         format!("{}_{}_{}", self.namespace, self.name, self.uid)
     }
+}
+
+/// One container of a pod, init and ephemeral ones included, as the pod's status shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerState {
+    /// Name.
+    pub name: String,
+    /// The number of its newest instance, from 0 on: also that of its log file.
+    pub restarts: u32,
+    /// What there is of the newest instance's log.
+    pub log: Log,
+    /// Whether the log of the instance before is there too.
+    pub previous: bool,
+    /// When the newest instance began, in seconds since 1970.
+    pub started_at: Option<i64>,
+}
+
+/// What there is of an instance's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// Nothing: it has not begun.
+    None,
+    /// It is written.
+    Growing,
+    /// Nothing more will be written.
+    Ended,
 }
 
 /// A change of the node's pods.

@@ -1,6 +1,6 @@
 //! A container, a pipeline and what is known of the pod in, whether it is collected out.
 
-use sluice_engine::document::Pipeline;
+use sluice_engine::document::{Pipeline, ReadFrom};
 use sluice_engine::pointer::Denial;
 
 use crate::discover::names::PodFolder;
@@ -40,6 +40,11 @@ pub fn select(
     known: Knowledge<'_>,
 ) -> Selected {
     let source = &pipeline.pods;
+    // What was read through the API for one pipeline is for no other, and what it reads there not in files.
+    let reader = (source.read_from == ReadFrom::Api).then_some(&pipeline.uid);
+    if pod.reader.as_ref() != reader {
+        return Selected::No;
+    }
     let granted = source
         .namespaces
         .iter()
@@ -70,7 +75,7 @@ pub fn select(
 mod tests {
     use std::collections::BTreeMap;
 
-    use sluice_engine::document::{Namespace, PodSource, StartAt};
+    use sluice_engine::document::{Namespace, PodSource};
     use sluice_engine::key::Key;
     use sluice_engine::labels::LabelRules;
     use sluice_engine::selector::{ContainerSelector, LabelSelector};
@@ -103,7 +108,7 @@ mod tests {
                     include: Vec::new(),
                     exclude: vec!["istio-*".into()],
                 },
-                start_at: StartAt::Beginning,
+                ..PodSource::default()
             },
             labels: LabelRules::default(),
         }
@@ -170,6 +175,14 @@ mod tests {
             Selected::Yes
         );
         let all = pipeline(&[]);
+        let spooled = PodFolder::parse("a_web_x_u").unwrap();
+        assert_eq!(select(&all, &[], &spooled, "c", yes), Selected::No);
+        let mut api = all.clone();
+        api.pods.read_from = ReadFrom::Api;
+        assert_eq!(select(&api, &[], &spooled, "c", yes), Selected::Yes);
+        assert_eq!(select(&api, &[], &pod, "c", yes), Selected::No);
+        let other = PodFolder::parse("a_web_x_other").unwrap();
+        assert_eq!(select(&api, &[], &other, "c", yes), Selected::No);
         assert_eq!(
             select(&all, &[], &pod, "c", Knowledge::Awaited),
             Selected::Unknown

@@ -7,6 +7,7 @@ use sluice_engine::report::ProblemReason;
 use super::problem::Cause;
 use super::retry::Hold;
 use super::words::{self, Words};
+use crate::batch::Limit;
 
 /// An answer and the request that it answers.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,8 @@ pub(super) enum Verdict {
         retry_after: Option<Duration>,
         /// The request is larger than what Loki takes in a second: when it is refused again and again, halve.
         oversize: bool,
+        /// It is the limit of this stream alone.
+        limit: Option<Limit>,
     },
     /// Nothing of this tenant gets through: keep everything and probe slowly.
     Hold {
@@ -53,7 +56,7 @@ pub(super) enum Verdict {
 }
 
 /// Loki takes no further stream of this tenant; those that it has still flow.
-pub(super) const STREAM_LIMIT: &str = "maximum active stream limit exceeded";
+const STREAM_LIMIT: &str = "maximum active stream limit exceeded";
 
 /// Judges an answer.
 pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
@@ -72,6 +75,7 @@ pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
         cause,
         retry_after: answered.retry_after,
         oversize: false,
+        limit: None,
     };
     // Loki blocks with 260 unless told otherwise; the words are the same whatever the code.
     if answered.status == 260 || text.starts_with("ingestion blocked for user ") {
@@ -82,10 +86,8 @@ pub(super) fn classify(answered: &Answered<'_>) -> Verdict {
     }
     match answered.status {
         204 => Verdict::Acknowledged,
-        // An empty request, in Loki's words; in anybody else's it may be a refusal of what was sent.
-        422 if text.contains("at least one valid stream") => Verdict::Acknowledged,
-        // A login page is not an acknowledgement.
-        200 if !text.starts_with('<') => Verdict::Acknowledged,
+        // A login page is not an acknowledgement, nor is a proxy's apology.
+        200 if matches!(text.trim_end(), "" | "ok") => Verdict::Acknowledged,
         300..=399 | 404 | 405 => hold(ProblemReason::WrongPath),
         401 | 403 | 407 => hold(ProblemReason::Unauthorized),
         400 => bad_request(answered, text).unwrap_or_else(|| hold(ProblemReason::UnexpectedAnswer)),
@@ -111,17 +113,17 @@ fn bad_request(answered: &Answered<'_>, text: &str) -> Option<Verdict> {
 }
 
 fn too_many(answered: &Answered<'_>, text: &str) -> Verdict {
-    let (detail, about_streams) = if text.starts_with("ingestion rate limit exceeded") {
-        ("ingestion rate limit exceeded", false)
+    let (detail, limit) = if text.starts_with("ingestion rate limit exceeded") {
+        ("ingestion rate limit exceeded", None)
     } else if text.contains(STREAM_LIMIT) {
-        (STREAM_LIMIT, true)
+        (STREAM_LIMIT, Some(Limit::Streams))
     } else if text.contains("er stream rate limit exceeded") {
-        ("per stream rate limit exceeded", true)
+        ("per stream rate limit exceeded", Some(Limit::Rate))
     } else {
-        ("", false)
+        ("", None)
     };
     // The tenant's limit is checked before anything is stored. The others are found stream by stream.
-    if about_streams && answered.streams > 1 {
+    if limit.is_some() && answered.streams > 1 {
         return Verdict::Apart;
     }
     let cause = Cause {
@@ -129,11 +131,14 @@ fn too_many(answered: &Answered<'_>, text: &str) -> Verdict {
         status: Some(429),
         detail,
     };
-    let oversize = rate_and_size(text).is_some_and(|(rate, size)| size > rate);
+    // The words about a stream do not say what Loki's burst for it is. Without sharding Loki takes the first lines of such
+    // a request again and again, and never the last ones.
+    let oversize = limit == Some(Limit::Rate) || rate_and_size(text).is_some_and(|(rate, size)| size > rate);
     Verdict::Retry {
         cause,
         retry_after: answered.retry_after,
         oversize,
+        limit,
     }
 }
 
@@ -175,20 +180,20 @@ mod tests {
 
     #[test]
     fn success_is_204_or_200_only() {
-        for (status, body) in [
-            (204, ""),
-            (200, ""),
-            (200, "ok"),
-            (422, "error at least one valid stream is required"),
-        ] {
+        for (status, body) in [(204, ""), (200, ""), (200, "ok\n")] {
             assert_eq!(judge(status, body, 3), Verdict::Acknowledged, "{status}");
         }
         for (status, body) in [
             (200, "<html>Sign in"),
+            (200, "\u{feff}<html>Sign in"),
+            (200, "{\"error\":\"no\"}"),
+            (200, "Please sign in."),
             (201, ""),
             (202, ""),
             (206, ""),
             (422, "no"),
+            // Said of a request without streams: somebody emptied ours on the way.
+            (422, "error at least one valid stream is required"),
         ] {
             assert_eq!(
                 reason(&judge(status, body, 3)),
@@ -292,6 +297,15 @@ mod tests {
             "maximum active stream limit exceeded when trying to create stream {a=\"b\"}, reduce",
         ] {
             assert_eq!(judge(429, text, 5), Verdict::Apart, "{text}");
+            let limit = if text.contains("er stream rate") {
+                Limit::Rate
+            } else {
+                Limit::Streams
+            };
+            assert!(
+                matches!(judge(429, text, 1), Verdict::Retry { limit: Some(l), .. } if l == limit),
+                "{text}"
+            );
             assert_eq!(
                 reason(&judge(429, text, 1)),
                 Some((ProblemReason::RateLimited, false)),

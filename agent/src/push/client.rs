@@ -14,6 +14,7 @@ use sluice_engine::report::{Problem, ProblemReason};
 use super::problem::{Cause, problem};
 use super::resolve::{Resolver, is_allowed};
 use super::{PushSettings, failure, tls};
+use crate::batch::MOST_UNDER_WAY;
 use crate::config::TenantInForce;
 
 /// Connecting takes no longer than this, however long an answer may take.
@@ -122,7 +123,7 @@ impl Client {
             .referer(false)
             .no_proxy()
             .http1_only()
-            .pool_max_idle_per_host(4)
+            .pool_max_idle_per_host(MOST_UNDER_WAY)
             .connect_timeout(CONNECT.min(timeout))
             .timeout(timeout)
             .build()
@@ -187,11 +188,14 @@ async fn read(mut response: reqwest::Response) -> Answer {
     };
     let mut body = Vec::new();
     while body.len() < limit {
-        // What is cut off is judged by what came.
-        let Ok(Some(chunk)) = response.chunk().await else {
-            break;
-        };
-        body.extend_from_slice(&chunk);
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            // Where the text decides what is stored, half a text decides nothing: the rest may be a login page,
+            // or more refused lines. The same request once more gets the whole of it.
+            Err(error) if matches!(status, 200 | 400) => return Answer::Failed(failure::cause(&error)),
+            // Elsewhere the status says enough.
+            Ok(None) | Err(_) => break,
+        }
     }
     body.truncate(limit);
     Answer::Response {

@@ -1,7 +1,8 @@
 //! Requests in, Loki's acknowledgements out, each tenant for itself.
 //!
 //! # Layout
-//! - `tenant`: one tenant's requests in, each sent until it is acknowledged or refused for good
+//! - `deliver`: a request in, what became of each of its streams out
+//! - `tenant`: a part of a request in, what the server decided about it out
 //! - `gate`: whether a tenant is held in, leave for its requests out
 //! - `access`: a tenant as it is in force in, its client out
 //! - `client`: a compressed body in, the server's answer or a failure out; with `tls`, `resolve` and
@@ -26,9 +27,12 @@ use crate::batch::{Batch, Outcome};
 use crate::config::TenantInForce;
 
 pub mod figures;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod access;
 mod classify;
 mod client;
+mod deliver;
 mod failure;
 mod gate;
 mod problem;
@@ -140,7 +144,7 @@ impl Pushers {
     /// Takes a request; never blocks. One of a tenant that is not set yet waits until it is.
     pub fn send(&self, batch: Batch) {
         let tenant = self.tenant(&batch.tenant);
-        drop(self.runtime.spawn(tenant::deliver(tenant, batch)));
+        drop(self.runtime.spawn(deliver::deliver(tenant, batch)));
     }
 
     /// What is wrong with which tenant.

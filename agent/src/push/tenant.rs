@@ -1,44 +1,52 @@
-//! One tenant's requests in, each sent until it is acknowledged or refused for good.
+//! A request, or a part of one, in, what the server decided about it out: it is sent until that is known.
 //!
-//! Each request is a task, up to a window of them at work. While the tenant is held, since nothing of it can
-//! get through, one of them probes and the others wait.
+//! Up to a window of requests are at work. While the tenant is held, since nothing of it can get through, one of them
+//! probes and the others wait. A stream that Loki does not take for a limit of its own waits beside them.
 
-use std::collections::BTreeMap;
 use std::future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use sluice_engine::key::Key;
 use sluice_engine::report::Problem;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
-use super::classify::{Answered, STREAM_LIMIT, Verdict, classify};
-use super::client::Answer;
+use super::classify::{Answered, Verdict, classify};
+use super::client::{Answer, Client};
 use super::gate::Gate;
 use super::problem::{Cause, problem};
 use super::retry::Hold;
-use super::split::{self, Part};
+use super::split::Part;
 use super::{Shared, lock};
-use crate::batch::{Batch, Feedback, Outcome};
+use crate::batch::{Feedback, Limit, MOST_UNDER_WAY};
 use crate::config::TenantInForce;
 
-/// Requests at work at once; the batcher hands over no more.
-const WINDOW: usize = 4;
 /// Failures of one request that are not worth a word: one 503 or 429 is daily life.
 const QUIET_ATTEMPTS: u32 = 3;
 
+/// Bytes of a request that is not halved for its tenant's rate.
+const SMALL: u64 = 128 << 10;
+/// The longest that a request which came too fast waits for its turn.
+const LONGEST_TURN: Duration = Duration::from_secs(30);
+
 /// One tenant's state, shared by its requests.
 pub(super) struct Tenant {
-    key: Key,
-    shared: Arc<Shared>,
+    pub(super) key: Key,
+    pub(super) shared: Arc<Shared>,
     access: watch::Sender<Access>,
     gate: Gate,
-    window: Semaphore,
-    gone: CancellationToken,
+    /// Requests at work at once; the batcher hands over no more.
+    pub(super) window: Semaphore,
+    pub(super) gone: CancellationToken,
+    /// Streams that Loki refuses since the tenant has too many: one of them asks again, the others wait for their turn.
+    asks: Semaphore,
+    /// How often it was refused since Loki took one.
+    refusals: AtomicU32,
+    /// When the last of the requests that came too fast is sent again.
+    next_turn: Mutex<Option<Instant>>,
     /// Requests that failed so often that the problem is told. Others succeed beside them when only some
     /// streams are refused; the problem is over when there is none left.
     troubled: AtomicUsize,
@@ -62,13 +70,15 @@ impl Drop for Trouble<'_> {
 }
 
 /// How a part of a request ended.
-enum Settled {
+pub(super) enum Settled {
     /// Nothing more to do; these lines are refused.
     Done(Vec<(&'static str, u64)>),
     /// Each stream alone.
     Apart,
     /// Two halves, and the reason for a line that cannot be halved.
     Halve(&'static str),
+    /// It is refused for a limit of its one stream, and has to be settled patiently.
+    Waits(Limit),
 }
 
 impl Tenant {
@@ -78,8 +88,11 @@ impl Tenant {
             shared,
             access: watch::Sender::new(Access::Unknown),
             gate: Gate::new(),
-            window: Semaphore::new(WINDOW),
+            window: Semaphore::new(MOST_UNDER_WAY),
             gone: CancellationToken::new(),
+            asks: Semaphore::new(1),
+            refusals: AtomicU32::new(0),
+            next_turn: Mutex::default(),
             troubled: AtomicUsize::new(0),
             unparsable_was_said: AtomicBool::new(false),
         }
@@ -121,74 +134,82 @@ impl Tenant {
         self.gate.hold(hold);
     }
 
-    /// Sends a part until the server has decided about it.
-    async fn settle(&self, part: &Part, feedback: &Feedback) -> Settled {
+    /// Sends a part until the server has decided about it. With the limit that it waits for, it has no window to give
+    /// back, and is tried again and again.
+    pub(super) async fn settle(&self, part: &Part, feedback: &Feedback, waits: Option<Limit>) -> Settled {
         let mut access = self.access.subscribe();
         let mut permit = None;
-        let mut attempt = 0;
+        let mut attempt = u32::from(waits.is_some());
         let mut trouble = None;
         loop {
+            let turn = self.turn_to_ask(waits).await;
             permit = self.gate.leave(&self.shared.timing, permit, &mut access).await;
-            let current = access.borrow_and_update().clone();
-            let client = match current {
-                Access::Ready(client, _) => client,
-                Access::Unknown => {
-                    if access.changed().await.is_err() {
-                        future::pending::<()>().await;
-                    }
-                    continue;
-                }
-                Access::Wrong(problem, _) => {
-                    self.hold(Hold::Refused, problem);
-                    continue;
-                }
+            let Some(client) = self.client(&mut access).await else {
+                continue;
             };
-            let begun = Instant::now();
-            let answer = client.push(part.body.clone()).await;
-            let took = begun.elapsed();
-            self.count(&answer, part.body.len(), took, attempt > 0);
+            let (answer, took) = self.attempt(&client, part, attempt > 0).await;
             attempt += 1;
-            match judge(&answer, part) {
-                Verdict::Acknowledged => {
+            let verdict = judge(&answer, part);
+            if turn.is_some() && !matches!(verdict, Verdict::Retry { .. } | Verdict::Hold { .. }) {
+                self.refusals.store(0, Ordering::Relaxed);
+            }
+            if !matches!(verdict, Verdict::Hold { .. }) {
+                self.gate.release();
+            }
+            match verdict {
+                Verdict::Acknowledged | Verdict::Rejected(_) => {
                     feedback.answered(took);
                     drop(trouble);
                     self.flows();
-                    return Settled::Done(Vec::new());
-                }
-                Verdict::Rejected(refused) => {
-                    feedback.answered(took);
-                    drop(trouble);
-                    self.flows();
+                    let refused = if let Verdict::Rejected(refused) = verdict {
+                        refused
+                    } else {
+                        Vec::new()
+                    };
                     return Settled::Done(refused);
                 }
-                Verdict::Apart => {
-                    self.gate.release();
-                    return Settled::Apart;
-                }
-                Verdict::Halve(reason) => {
-                    self.gate.release();
-                    return Settled::Halve(reason);
-                }
+                Verdict::Apart => return Settled::Apart,
+                Verdict::Halve(reason) => return Settled::Halve(reason),
                 Verdict::Hold { cause, hold } => self.hold(hold, problem(cause, client.host())),
                 Verdict::Retry {
                     cause,
                     retry_after,
                     oversize,
+                    limit,
                 } => {
-                    self.gate.release();
                     permit = None;
-                    // Too many streams are not too many bytes.
-                    if cause.status == Some(429) && cause.detail != STREAM_LIMIT {
-                        feedback.throttled();
+                    if let Some(limit) = limit.filter(|_| waits.is_none()) {
+                        return Settled::Waits(limit);
                     }
-                    if attempt >= QUIET_ATTEMPTS {
+                    // What is too much for one stream is not too much for the tenant.
+                    let too_fast = cause.status == Some(429) && limit.is_none();
+                    if too_fast {
+                        feedback.throttled(part.bytes());
+                    }
+                    let asks = turn.is_some() && limit == Some(Limit::Streams);
+                    let refusals = if asks {
+                        self.refusals.fetch_add(1, Ordering::Relaxed) + 1
+                    } else {
+                        attempt
+                    };
+                    if refusals.max(attempt) >= QUIET_ATTEMPTS {
                         trouble.get_or_insert_with(|| Trouble::new(&self.troubled));
                         self.say(Some(problem(cause, client.host())));
-                        if oversize && part.lines > 1 {
-                            return Settled::Halve("too_large");
-                        }
                     }
-                    let pause = self.shared.timing.back_off(attempt, retry_after, rand::random());
+                    // One that is as large as what the tenant takes at a time may wait for ever beside smaller ones.
+                    let is_stuck =
+                        attempt >= QUIET_ATTEMPTS && (oversize || (too_fast && part.bytes() >= SMALL));
+                    if is_stuck && part.lines > 1 {
+                        return Settled::Halve("too_large");
+                    }
+                    if asks {
+                        continue;
+                    }
+                    let pause = self.pause(
+                        attempt,
+                        retry_after,
+                        too_fast.then(|| feedback.time_of(part.bytes())),
+                    );
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         _ = access.changed() => {}
@@ -198,11 +219,62 @@ impl Tenant {
         }
     }
 
-    fn flows(&self) {
+    /// The client, when the tenant is set and has one; else the next attempt has to look again.
+    async fn client(&self, access: &mut watch::Receiver<Access>) -> Option<Arc<Client>> {
+        let current = access.borrow_and_update().clone();
+        match current {
+            Access::Ready(client, _) => return Some(client),
+            Access::Unknown => {
+                if access.changed().await.is_err() {
+                    future::pending::<()>().await;
+                }
+            }
+            Access::Wrong(problem, _) => self.hold(Hold::Refused, problem),
+        }
+        None
+    }
+
+    /// How long to wait before the next attempt. After the tenant's rate was exceeded the request takes its turn among
+    /// those that were refused as well, each for the time that its bytes take at the rate.
+    fn pause(&self, attempt: u32, retry_after: Option<Duration>, takes: Option<Duration>) -> Duration {
+        let timing = &self.shared.timing;
+        let Some(takes) = takes.filter(|takes| !takes.is_zero()) else {
+            return timing.back_off(attempt, retry_after, rand::random());
+        };
+        let now = Instant::now();
+        let mut next = lock(&self.next_turn);
+        let from = next.map_or(now, |next| next.max(now));
+        let turn = (from + takes.mul_f64(0.5 + rand::random::<f64>())).min(now + LONGEST_TURN);
+        *next = Some(turn);
+        let least = timing.back_off(1, retry_after, 0.0);
+        turn.saturating_duration_since(now).max(least)
+    }
+
+    /// Where the tenant has too many streams, waits for the turn to ask whether Loki takes one more, and until it is time.
+    async fn turn_to_ask(&self, waits: Option<Limit>) -> Option<SemaphorePermit<'_>> {
+        if waits != Some(Limit::Streams) {
+            return None;
+        }
+        let turn = self.asks.acquire().await.ok();
+        let refusals = self.refusals.load(Ordering::Relaxed);
+        let pause = self.shared.timing.back_off(refusals + 1, None, rand::random());
+        tokio::time::sleep(pause).await;
+        turn
+    }
+
+    pub(super) fn flows(&self) {
         self.gate.release();
         if self.troubled.load(Ordering::Relaxed) == 0 {
             self.say(None);
         }
+    }
+
+    async fn attempt(&self, client: &Client, part: &Part, again: bool) -> (Answer, Duration) {
+        let begun = Instant::now();
+        let answer = client.push(part.body.clone()).await;
+        let took = begun.elapsed();
+        self.count(&answer, part.body.len(), took, again);
+        (answer, took)
     }
 
     fn count(&self, answer: &Answer, bytes: usize, took: Duration, again: bool) {
@@ -218,44 +290,17 @@ impl Tenant {
             .attempt(status, bytes, took, again);
     }
 
+    /// A request is sent in smaller ones.
+    pub(super) fn count_split(&self) {
+        let mut figures = lock(&self.shared.figures);
+        figures.tenants.entry(self.key.clone()).or_default().splits += 1;
+    }
+
     /// Lines that no answer would ever take.
-    fn give_up(&self, reason: &'static str) {
+    pub(super) fn give_up(&self, reason: &'static str) {
         if reason == "unparsable" && !self.unparsable_was_said.swap(true, Ordering::Relaxed) {
             tracing::error!(tenant = %self.key, "Loki cannot decode a line that was sent: it is counted as unparsable");
         }
-    }
-
-    /// Sends a request, in parts where the answers ask for it; returns the lines that are refused for good.
-    async fn send(&self, whole: Part, feedback: &Feedback) -> Vec<(&'static str, u64)> {
-        let mut refused: BTreeMap<&'static str, u64> = BTreeMap::new();
-        let mut parts = vec![whole];
-        while let Some(part) = parts.pop() {
-            let (smaller, reason) = match self.settle(&part, feedback).await {
-                Settled::Done(reasons) => {
-                    for (reason, lines) in reasons {
-                        *refused.entry(reason).or_default() += lines;
-                    }
-                    continue;
-                }
-                Settled::Apart => (split::apart(&part.body), "unparsable"),
-                Settled::Halve(reason) => (split::halves(&part.body).map(Vec::from), reason),
-            };
-            if let Some(smaller) = smaller {
-                lock(&self.shared.figures)
-                    .tenants
-                    .entry(self.key.clone())
-                    .or_default()
-                    .splits += 1;
-                // The last is taken first, and a stream's lines keep their order.
-                parts.extend(smaller.into_iter().rev());
-            } else {
-                self.give_up(reason);
-                // It was the server's last word: what was wrong before it is over.
-                self.flows();
-                *refused.entry(reason).or_default() += u64::from(part.lines);
-            }
-        }
-        refused.into_iter().collect()
     }
 }
 
@@ -280,50 +325,7 @@ fn judge(answer: &Answer, part: &Part) -> Verdict {
             cause: *cause,
             retry_after: None,
             oversize: false,
+            limit: None,
         },
     }
-}
-
-/// Sends a request until it is acknowledged or refused for good, and says so; silent when the tenant goes.
-pub(super) async fn deliver(tenant: Arc<Tenant>, batch: Batch) {
-    let Batch {
-        id,
-        tenant: key,
-        body,
-        streams,
-        lines,
-        feedback,
-        bytes: _,
-    } = batch;
-    let body = Bytes::from(body);
-    let work = async {
-        // A closed semaphore lets everything through; it is never closed.
-        let _permit = tenant.window.acquire().await.ok();
-        tenant
-            .send(
-                Part {
-                    body: body.clone(),
-                    streams,
-                    lines,
-                },
-                &feedback,
-            )
-            .await
-    };
-    let rejected = tokio::select! {
-        () = tenant.gone.cancelled() => return,
-        rejected = work => rejected,
-    };
-    // The connection may still hold a copy for a moment; then the memory is not worth a wait.
-    let body = if body.is_unique() {
-        Vec::from(body)
-    } else {
-        Vec::new()
-    };
-    (tenant.shared.outcomes)(Outcome {
-        id,
-        tenant: key,
-        rejected,
-        body,
-    });
 }

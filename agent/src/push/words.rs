@@ -75,7 +75,8 @@ pub(super) fn read(text: &str, lines: u64) -> Words {
 }
 
 fn add(refused: &mut Vec<(&'static str, u64)>, reason: &'static str, count: u64, left: &mut u64) {
-    let count = count.min(*left);
+    // A message of Loki's means a line at least, whatever number stands before it.
+    let count = count.max(1).min(*left);
     *left -= count;
     if let Some((_, lines)) = refused.iter_mut().find(|(known, _)| *known == reason) {
         *lines += count;
@@ -263,6 +264,10 @@ mod tests {
         assert_eq!(
             refused(&format!("3 errors like: {long}; 2 errors like: entry fo"), 60),
             [("line_too_long", 3), ("other", 2)]
+        );
+        assert_eq!(
+            refused(&format!("0 errors like: {long}"), 60),
+            [("line_too_long", 1)]
         );
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
-use crate::batch::{Append, Batch, Batcher, Entry, Finished, Outcome, StreamId, encode};
+use crate::batch::{Append, Batch, Batcher, Bound, Entry, Finished, Outcome, StreamId, encode};
 use crate::tail::position::CursorId;
 use crate::worker::{Sink, Taken};
 
@@ -75,6 +75,10 @@ impl Sink for Batches {
         self.batcher.open_stream(tenant, labels)
     }
 
+    fn open_late_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
+        self.batcher.open_late_stream(tenant, labels)
+    }
+
     fn close_stream(&mut self, stream: StreamId) {
         self.batcher.close_stream(stream);
     }
@@ -87,16 +91,42 @@ impl Sink for Batches {
         self.batcher.has_room(tenant)
     }
 
+    fn takes_more(&self, stream: StreamId) -> bool {
+        self.batcher.takes_more(stream)
+    }
+
+    fn late_until(&self, stream: StreamId) -> i64 {
+        self.batcher.late_until(stream)
+    }
+
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken {
         match self.batcher.append(stream, cursor, entry) {
             Append::Added => Taken::Added,
             Append::Opened(piece) => Taken::Opened(piece),
+            Append::Behind => Taken::Behind,
+            Append::NotYet => Taken::NotYet,
             Append::NoRoom => Taken::NoRoom,
         }
     }
 
     fn drop_cursor(&mut self, cursor: CursorId) {
         self.batcher.drop_cursor(cursor);
+    }
+
+    fn raised(&mut self) -> Vec<Bound> {
+        self.batcher.raised()
+    }
+
+    fn restore(&mut self, tenant: &Key, labels: &str, bound: i64, returning: u32) {
+        self.batcher.restore(tenant, labels, bound, returning);
+    }
+
+    fn returned(&mut self, stream: StreamId) {
+        self.batcher.returned(stream);
+    }
+
+    fn forget(&mut self, now: Instant) -> Vec<Bound> {
+        self.batcher.forget(now)
     }
 
     fn seal(&mut self, now: Instant) -> Option<Batch> {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::batches::{Batches, Pulse};
 use crate::cli::{Mode, Settings};
 use crate::config::{InForce, TenantInForce};
+use crate::follow;
 use crate::push::{self, PushSettings, Pushers};
 use crate::status::figures::Figures;
 use crate::worker::{self, Command, Mailbox, WorkerSettings};
@@ -35,6 +36,7 @@ pub(super) struct DataPath {
     /// Tenants that the pushers know.
     known: Arc<Mutex<BTreeSet<Key>>>,
     figures: watch::Receiver<Arc<Figures>>,
+    followed: Arc<watch::Sender<Arc<follow::figures::Figures>>>,
     ended: watch::Receiver<bool>,
     pulse: Pulse,
 }
@@ -49,6 +51,14 @@ impl DataPath {
             allow_local_addresses: settings.allow_local_addresses,
             ..PushSettings::default()
         };
+        if let Some(root) = follow_root(settings) {
+            std::fs::create_dir_all(&root).map_err(|error| {
+                format!(
+                    "--state-dir {}: {error}: give a folder that the agent can write",
+                    root.display()
+                )
+            })?;
+        }
         // Each of the two is started with a way to the other.
         let to_worker: Arc<OnceLock<Mailbox>> = Arc::default();
         let outcomes = Arc::clone(&to_worker);
@@ -74,6 +84,7 @@ impl DataPath {
             pushers,
             known: Arc::default(),
             figures,
+            followed: Arc::new(watch::channel(Arc::default()).0),
             ended,
             pulse,
         };
@@ -116,6 +127,21 @@ impl DataPath {
         self.figures.clone()
     }
 
+    /// What reading through the API comes to.
+    pub(super) fn followed(&self) -> watch::Receiver<Arc<follow::figures::Figures>> {
+        self.followed.subscribe()
+    }
+
+    /// Reads through the API for as long as the process lives.
+    pub(super) async fn follow(
+        self,
+        client: kube::Client,
+        settings: follow::Settings,
+        sources: follow::follower::Sources,
+    ) {
+        follow::follower::run(client, settings, sources, &self.followed).await;
+    }
+
     /// Tenants whose lines are held back.
     pub(super) fn problems(&self) -> BTreeMap<Key, Problem> {
         self.pushers.problems()
@@ -153,9 +179,15 @@ fn is_changed(last: &InForce, next: &TenantInForce) -> bool {
     old.is_none_or(|old| old.tenant != next.tenant || old.credentials != next.credentials)
 }
 
+/// Where lines are kept that were read through the API.
+pub(super) fn follow_root(settings: &Settings) -> Option<PathBuf> {
+    matches!(settings.mode, Mode::Cluster { .. }).then(|| settings.state_dir.join("follow"))
+}
+
 fn worker_settings(settings: &Settings) -> WorkerSettings {
     WorkerSettings {
         log_root: settings.log_root.clone(),
+        follow_root: follow_root(settings),
         link_roots: LINK_ROOTS.map(PathBuf::from).to_vec(),
         state_dir: settings.state_dir.clone(),
         node_name: settings.node.clone(),

@@ -13,6 +13,7 @@ use super::path::DataPath;
 use crate::cli::Settings;
 use crate::config::InForce;
 use crate::status::admin::{self, Admin};
+use crate::status::figures::Figures;
 use crate::status::listen;
 use crate::status::metrics::{self, Sources};
 use crate::status::report::{Identity, Reporter};
@@ -27,6 +28,7 @@ pub(super) fn serve_plain(listener: TcpListener, path: &DataPath, in_force: &wat
     let (problems, pushed) = (path.clone(), path.clone());
     let registry = metrics::registry(Sources {
         figures: path.figures(),
+        followed: path.followed(),
         in_force: in_force.clone(),
         problems: Arc::new(move || problems.problems()),
         pushed: Arc::new(move || pushed.pushed()),
@@ -62,16 +64,17 @@ pub(super) fn serve_status(
 /// Keeps the report up to date: at once when something changed, and each second since lag grows by itself.
 async fn report(shared: Shared, path: DataPath, mut in_force: watch::Receiver<Arc<InForce>>) {
     let mut figures = path.figures();
+    let mut followed = path.followed();
     let mut problems = path.problems_changed();
     loop {
-        let (runs, counts) = (
-            Arc::clone(&in_force.borrow_and_update()),
-            Arc::clone(&figures.borrow_and_update()),
-        );
+        let runs = Arc::clone(&in_force.borrow_and_update());
+        let mut counts = Figures::clone(&figures.borrow_and_update());
+        followed.borrow_and_update().tell(&mut counts);
         shared.update(|reporter, now| reporter.update(&runs, &counts, &path.problems(), now));
         let alive = tokio::select! {
             changed = in_force.changed() => changed.is_ok(),
             changed = figures.changed() => changed.is_ok(),
+            changed = followed.changed() => changed.is_ok(),
             changed = problems.changed() => changed.is_ok(),
             () = sleep(TICK) => true,
         };

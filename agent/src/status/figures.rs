@@ -1,9 +1,12 @@
 //! What the worker knows about its progress: plain numbers, published twice a second when they changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sluice_engine::key::Key;
 use sluice_engine::report::Warning;
+
+use crate::discover::names::ContainerKey;
 
 /// A snapshot of the worker's figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,18 @@ pub struct Figures {
     pub too_old_lines: u64,
     /// Times that a checkpoint or file had to be set aside or begun anew, by reason.
     pub resets: BTreeMap<&'static str, u64>,
+    /// Containers that are read through the API and delivered to somebody, and up to where the journal has them;
+    /// `None` before the first acknowledgement.
+    pub spooled: BTreeMap<Arc<ContainerKey>, Option<SpoolPlace>>,
+}
+
+/// A place in a container's spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolPlace {
+    /// Name of the file; everything in older ones is delivered.
+    pub name: String,
+    /// Bytes of it that are delivered.
+    pub offset: u64,
 }
 
 /// One pipeline's figures.
@@ -39,6 +54,8 @@ pub struct PipelineFigures {
     pub generation: i64,
     /// Containers followed.
     pub containers: u32,
+    /// Why some of them cannot be read at present.
+    pub unread: Option<String>,
     /// By tenant.
     pub outputs: BTreeMap<Key, OutputFigures>,
 }

@@ -11,6 +11,13 @@
 //! | `sluice_agent_too_old_lines_total` | | lines older than their namespace, not sent |
 //! | `sluice_agent_resets_total` | `reason` | checkpoints or files set aside or begun anew |
 //! | `sluice_agent_warning` | `reason` | 1 while the agent has something to say about itself |
+//! | `sluice_agent_api_containers` | | containers read through the API |
+//! | `sluice_agent_api_streams` | | requests for their logs under way |
+//! | `sluice_agent_api_spool_bytes` | | bytes that were read so and are kept |
+//! | `sluice_agent_api_full` | | containers that wait for room among them |
+//! | `sluice_agent_api_troubled` | `reason` | containers that cannot be read through the API |
+//! | `sluice_agent_api_lines_total` | | lines read through the API |
+//! | `sluice_agent_api_gaps_total` | | times that lines may have vanished before they were read through the API |
 //! | `sluice_agent_containers` | `pipeline` | containers followed |
 //! | `sluice_agent_pipeline_refused` | `pipeline` | 1 while newer content is refused |
 //! | `sluice_agent_lag_seconds` | `pipeline`, `tenant` | age of the oldest line that is not acknowledged |
@@ -44,6 +51,7 @@ use tokio::sync::watch;
 use super::figures::{Figures, OutputFigures};
 use super::report::lag;
 use crate::config::InForce;
+use crate::follow::figures as follow;
 use crate::push::figures as push;
 
 /// Asks for the tenants whose lines are held back.
@@ -56,6 +64,8 @@ pub type Pushed = Arc<dyn Fn() -> push::Figures + Send + Sync>;
 pub struct Sources {
     /// The worker's figures.
     pub figures: watch::Receiver<Arc<Figures>>,
+    /// What reading through the API comes to.
+    pub followed: watch::Receiver<Arc<follow::Figures>>,
     /// What is in force.
     pub in_force: watch::Receiver<Arc<InForce>>,
     /// Tenants in trouble.
@@ -92,7 +102,9 @@ impl Collector for Sources {
             "1 while a document is in force",
             [([], i64::from(!in_force.document.is_empty()))],
         )?;
-        process(&mut out, &figures)?;
+        let followed = Arc::clone(&self.followed.borrow());
+        process(&mut out, &figures, &followed)?;
+        through_api(&mut out, &followed)?;
         pipelines(&mut out, &figures)?;
         let refused: Vec<_> = in_force
             .refused
@@ -117,7 +129,7 @@ impl Collector for Sources {
     }
 }
 
-fn process(out: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
+fn process(out: &mut Writer<'_>, figures: &Figures, followed: &follow::Figures) -> fmt::Result {
     out.gauge("open_files", "Log files open", [([], whole(figures.open_files))])?;
     out.gauge(
         "pool_bytes",
@@ -149,11 +161,55 @@ fn process(out: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     let warnings = figures
         .warnings
         .iter()
+        .chain(&followed.warnings)
         .map(|warning| ([("reason", warning.reason.as_str())], 1));
     out.gauge(
         "warning",
         "1 while the agent has something to say about itself",
         warnings,
+    )
+}
+
+fn through_api(out: &mut Writer<'_>, followed: &follow::Figures) -> fmt::Result {
+    let gauges = [
+        (
+            "api_containers",
+            "Containers read through the API",
+            followed.containers,
+        ),
+        (
+            "api_streams",
+            "Requests for their logs under way",
+            followed.streams,
+        ),
+        (
+            "api_spool_bytes",
+            "Bytes that were read so and are kept",
+            followed.spool_bytes,
+        ),
+        (
+            "api_full",
+            "Containers that wait for room among them",
+            followed.full,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.gauge(name, help, [([], whole(value))])?;
+    }
+    let troubled = followed
+        .troubled
+        .iter()
+        .map(|(reason, count)| ([("reason", *reason)], whole(*count)));
+    out.gauge(
+        "api_troubled",
+        "Containers that cannot be read through the API",
+        troubled,
+    )?;
+    out.counter("api_lines", "Lines read through the API", [([], followed.lines)])?;
+    out.counter(
+        "api_gaps",
+        "Times that lines may have vanished before they were read through the API",
+        [([], followed.gaps)],
     )
 }
 
@@ -321,6 +377,10 @@ mod tests {
             resets: BTreeMap::from([("corrupt", 1)]),
             ..Figures::default()
         };
+        let followed = follow::Figures {
+            troubled: BTreeMap::from([("forbidden", 1)]),
+            ..follow::Figures::default()
+        };
         let in_force = InForce {
             document: "d".into(),
             refused: vec![(Key::new("team", "web"), "some text".into())],
@@ -332,6 +392,7 @@ mod tests {
         };
         let registry = registry(Sources {
             figures: watch::channel(Arc::new(figures)).1,
+            followed: watch::channel(Arc::new(followed)).1,
             in_force: watch::channel(Arc::new(in_force)).1,
             problems: Arc::new(move || BTreeMap::from([(Key::new("logging", "ops"), problem.clone())])),
             pushed: Arc::new(|| {

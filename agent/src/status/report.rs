@@ -175,6 +175,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
                 generation: pipeline.generation,
                 refused: None,
                 containers: pipeline.containers,
+                unread: pipeline.unread.clone(),
                 outputs: pipeline
                     .outputs
                     .iter()
@@ -192,6 +193,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
             generation: 0,
             refused: None,
             containers: 0,
+            unread: None,
             outputs: Vec::new(),
         });
         report.refused = Some(error.clone());

@@ -2,78 +2,168 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Instant;
+
+use sluice_engine::cri::{Parser, Timestamp};
 
 use super::compressed;
 use super::fingerprint::{Fingerprint, HEAD};
+use super::position::Position;
+use crate::discover::beneath::Facts;
+use crate::discover::held::Held;
 use crate::discover::names::LogName;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
-/// One file's content, under whatever names.
+/// One file's content, under whatever names, or what was added to it after it had been left for a younger one.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of a file that do not depend on each other"
+)]
 pub struct Generation {
     /// See [`Position::generation`].
     pub number: u32,
     /// The container's restart count.
     pub restart: u32,
+    /// Its first byte; what is before belongs to an older generation.
+    pub start: u64,
+    /// It is what a file got after it had been left.
+    pub(super) late: bool,
+    /// Where it was left for a younger one: what is written behind is a generation of its own.
+    pub(super) end: Option<u64>,
     /// Its name now; `None` once it has none.
     pub(super) name: Option<LogName>,
-    pub(super) file: Option<File>,
+    /// Held open; without, it is opened by its name for each read.
+    pub(super) file: Option<Arc<Held>>,
     pub(super) gz: bool,
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) print: Fingerprint,
+    /// Timestamp of its first well-formed line, as far as it was there when the file was found.
+    pub(super) first: Option<Timestamp>,
+    /// It seems to be rewritten; said once the folder was listed anew.
+    pub(super) suspect: bool,
     /// It was rewritten: what it held is gone, another generation stands for the new content.
     pub(super) replaced: bool,
     /// It had the tip's name while this process ran, so the runtime may still write to it.
     pub(super) was_tip: bool,
+    /// Since when a younger one has bytes.
     pub(super) superseded: Option<Instant>,
+    /// Since when it cannot be read.
+    pub(super) failing: Option<Instant>,
 }
 
 impl Generation {
-    /// Takes the fingerprint of a file that may have grown since.
-    pub(super) fn refresh(&mut self) {
-        if usize::from(self.print.len) < HEAD
-            && !self.replaced
-            && let Ok(head) = self.head()
-            && head.len() > usize::from(self.print.len)
-        {
-            self.print = Fingerprint::of(&head);
+    /// A file's content.
+    pub(super) fn new(number: u32, name: LogName, facts: &Facts) -> Self {
+        Self {
+            number,
+            restart: name.restart,
+            start: 0,
+            late: false,
+            end: None,
+            file: None,
+            gz: name.gz,
+            device: facts.device,
+            inode: facts.inode,
+            print: Fingerprint::default(),
+            first: None,
+            suspect: false,
+            replaced: false,
+            was_tip: name.rotated.is_none(),
+            superseded: None,
+            failing: None,
+            name: Some(name),
         }
     }
 
-    pub(super) fn head(&self) -> io::Result<Vec<u8>> {
-        self.file
-            .as_ref()
-            .map_or_else(|| Ok(Vec::new()), |file| head_of(file, self.gz))
+    /// Where it begins.
+    pub fn beginning(&self) -> Position {
+        Position {
+            generation: self.number,
+            offset: self.start,
+        }
+    }
+
+    /// What its file holds from `start` on: a generation of its own.
+    pub(super) fn again(&self, number: u32, start: u64) -> Self {
+        Self {
+            number,
+            restart: self.restart,
+            start,
+            late: true,
+            end: None,
+            name: self.name.clone(),
+            file: self.file.clone(),
+            gz: self.gz,
+            device: self.device,
+            inode: self.inode,
+            print: self.print,
+            first: self.first,
+            suspect: false,
+            replaced: false,
+            was_tip: self.was_tip,
+            superseded: None,
+            failing: None,
+        }
+    }
+
+    /// Takes the fingerprint of a file that begins with `head`, and may have grown since it was taken last.
+    pub(super) fn refresh(&mut self, head: &[u8]) {
+        let same = self.print.len == 0 || self.print.matches(head);
+        if same && !self.replaced && head.len() > usize::from(self.print.len) {
+            self.print = Fingerprint::of(head);
+            self.first = self.first.or_else(|| first_timestamp(head));
+        }
+    }
+
+    /// Whether its fingerprint may still grow.
+    pub(super) fn is_short(&self) -> bool {
+        usize::from(self.print.len) < HEAD && !self.replaced
     }
 
     /// Whether a file has this content, perhaps grown since it was closed. One that was empty then is known by
     /// its name alone.
-    pub(super) fn is(&self, file: &File, gz: bool, renamed: bool) -> bool {
+    pub(super) fn is(&self, head: &[u8], renamed: bool) -> bool {
         if self.print.len == 0 {
             return !renamed;
         }
-        head_of(file, gz).is_ok_and(|head| self.print.matches(&head))
+        self.print.matches(head)
     }
 
-    pub(super) fn plain_len(&self) -> Option<u64> {
-        if self.gz {
-            None
-        } else {
-            Some(self.file.as_ref()?.metadata().ok()?.len())
-        }
-    }
-
-    pub(super) fn has_bytes(&self) -> bool {
-        !self.replaced && self.plain_len().is_none_or(|len| len > 0)
+    /// Whether it has this inode, and what it held is still there.
+    pub(super) fn has_inode(&self, device: u64, inode: u64) -> bool {
+        (self.device, self.inode) == (device, inode) && !self.replaced
     }
 }
 
-fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
+/// A file to be read: held open, or opened for this once.
+#[derive(Debug)]
+pub enum Handle<'a> {
+    /// As long as the generation is needed.
+    Held(&'a File),
+    /// Until it is dropped.
+    Lent(File),
+}
+
+impl Deref for Handle<'_> {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        match self {
+            Self::Held(file) => file,
+            Self::Lent(file) => file,
+        }
+    }
+}
+
+/// A file's first bytes, uncompressed.
+pub(super) fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
     if gz {
         return compressed::head(file);
     }
@@ -81,6 +171,13 @@ fn head_of(file: &File, gz: bool) -> io::Result<Vec<u8>> {
     let read = read_fully(file, 0, &mut head)?;
     head.truncate(read);
     Ok(head)
+}
+
+/// The timestamp of the first well-formed line of a file that begins with `head`.
+fn first_timestamp(head: &[u8]) -> Option<Timestamp> {
+    let mut parser = Parser::default();
+    head.split(|byte| *byte == b'\n')
+        .find_map(|line| Some(parser.parse(line).ok()?.timestamp))
 }
 
 /// Reads until the buffer is full or the file ends.

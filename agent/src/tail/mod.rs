@@ -5,3 +5,7 @@ pub mod compressed;
 pub mod fingerprint;
 pub mod generation;
 pub mod position;
+
+mod follow;
+mod place;
+mod take_in;

@@ -2,6 +2,10 @@
 
 use sluice_engine::cri::Timestamp;
 
+/// Between the numbers of two generations: room for the new content of a file that was rewritten after it had been
+/// renamed. The numbers last for 20 years of a rotation every ten seconds.
+pub const STRIDE: u32 = 64;
+
 /// A place in a container's chain of generations; ordered as the container wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {

@@ -1,25 +1,25 @@
 //! What is in force, what is known of pods and what is found on disk in, cursors out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_engine::document::{Namespace, Pipeline, StartAt};
 use sluice_engine::key::Key;
-use sluice_engine::labels::{Chosen, ContainerFacts};
+use sluice_engine::labels::ContainerFacts;
 
 use super::Sink;
+use super::choices::{replay, returning};
 use super::container::Container;
 use super::core::{Core, Lane};
 use super::cursor::{Cursor, State};
-use crate::checkpoint::record::{Identity, LabelChoice, Record, Watermark};
+use crate::checkpoint::record::{Identity, Record, StreamBound, Watermark};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodFacts;
 use crate::process::select::{Knowledge, Selected, select};
 use crate::process::{Choice, rules_hash};
-use crate::tail::position::{CursorId, Mark, Position};
+use crate::tail::position::{CursorId, Mark};
 
 /// How long until a folder that changed while it was read is listed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -68,19 +68,23 @@ impl<S: Sink> Core<S> {
         for entry in &config.tenants {
             let tenant = Arc::clone(&entry.tenant);
             self.sink.set_tenant(&tenant);
-            match self.tenants.get_mut(&tenant.name) {
-                Some(lane) => lane.tenant = tenant,
-                None => {
-                    self.tenants.insert(
-                        tenant.name.clone(),
-                        Lane {
-                            tenant,
-                            ready: VecDeque::new(),
-                            held: false,
-                        },
-                    );
-                }
+            if let Some(lane) = self.tenants.get_mut(&tenant.name) {
+                lane.tenant = tenant;
+                continue;
             }
+            let returning = returning(self.journal.ledger(), &tenant.name);
+            for (labels, bound) in self.journal.ledger().bounds_of(&tenant.name) {
+                let cursors = returning.get(labels).copied().unwrap_or_default();
+                self.sink.restore(&tenant.name, labels, bound, cursors);
+            }
+            self.tenants.insert(
+                tenant.name.clone(),
+                Lane {
+                    tenant,
+                    ready: VecDeque::new(),
+                    held: false,
+                },
+            );
         }
         for pipeline in &config.pipelines {
             if !self.journal.ledger().pipelines.contains(&pipeline.uid) {
@@ -107,6 +111,19 @@ impl<S: Sink> Core<S> {
         {
             self.sink.remove_tenant(&key);
             self.tenants.remove(&key);
+            let journal = &mut self.journal;
+            let streams: Vec<String> = journal
+                .ledger()
+                .bounds_of(&key)
+                .map(|(labels, _)| labels.to_owned())
+                .collect();
+            for labels in streams {
+                journal.append(&Record::Bound(StreamBound {
+                    tenant: key.to_string(),
+                    labels,
+                    seconds: None,
+                }));
+            }
         }
     }
 
@@ -131,7 +148,7 @@ impl<S: Sink> Core<S> {
                 .tenants
                 .iter()
                 .find(|entry| entry.tenant.name == *cursor.tenant);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
             let known = facts.map_or(Knowledge::Missing { collected: true }, Knowledge::Facts);
             let (pod, name) = (&container.pod, &key.container);
             let kept = pipeline.zip(tenant).filter(|(pipeline, _)| {
@@ -145,9 +162,11 @@ impl<S: Sink> Core<S> {
             let namespace = namespace(pipeline, &pod.namespace);
             let limits = &tenant.tenant.limits;
             cursor.joiner.limit(limits.max_line_bytes);
+            cursor.outlet.limit(&tenant.tenant);
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
+            cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
             cursor.pipeline = Arc::clone(pipeline);
@@ -160,19 +179,24 @@ impl<S: Sink> Core<S> {
     /// Ends a cursor; the journal keeps its position.
     pub(super) fn remove_cursor(&mut self, id: CursorId) {
         self.write_position(id);
-        let Some(cursor) = self.cursors.remove(&id) else {
+        let Some(mut cursor) = self.cursors.remove(&id) else {
             return;
         };
         self.sink.drop_cursor(id);
+        cursor.outlet.has_returned(&mut self.sink);
         if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
             // Made again it has the same identifier, and would get two turns.
             lane.ready.retain(|other| *other != id);
         }
-        for choice in &cursor.outlet.choices {
-            self.sink.close_stream(choice.stream);
+        for stream in cursor.outlet.choices.iter().flat_map(Choice::open) {
+            self.sink.close_stream(stream);
         }
         if let Some(container) = self.containers.get_mut(&cursor.container) {
             container.cursors.retain(|other| *other != id);
+            if container.cursors.is_empty() && container.parked.is_none() {
+                // With nobody to notice what happens to the files, what is known of them grows old.
+                container.chain.forget();
+            }
         }
     }
 
@@ -191,24 +215,21 @@ impl<S: Sink> Core<S> {
     }
 
     /// Takes in the files of a container that somebody wants, and gives each who wants them a cursor.
-    pub(super) fn listed(
-        &mut self,
-        key: &Arc<ContainerKey>,
-        folder: &OwnedFd,
-        names: Vec<LogName>,
-        now: Instant,
-    ) {
+    pub(super) fn listed(&mut self, key: &Arc<ContainerKey>, names: Vec<LogName>, now: Instant) {
         let Some(pod) = PodFolder::parse(&key.folder) else {
             return;
         };
         if self.settings.own_pod_uid.as_ref() == Some(&pod.uid) {
             return;
         }
+        let Some(root) = self.discovery.root(key) else {
+            return;
+        };
         let early = !self.swept;
         let container = self
             .containers
             .entry(Arc::clone(key))
-            .or_insert_with(|| Container::new(Arc::clone(key), pod, early, now));
+            .or_insert_with(|| Container::new(root, Arc::clone(key), pod, early, now));
         container.gone = false;
         let (wanted, parked) = self.wanted(key, now);
         let Some(container) = self.containers.get_mut(key) else {
@@ -227,14 +248,14 @@ impl<S: Sink> Core<S> {
         } else {
             0
         };
-        let complete = container
-            .chain
-            .reconcile(&self.discovery.root, folder, &names, from);
-        if !complete {
+        let youngest = container.chain.youngest();
+        let complete = container.chain.reconcile(&names, from);
+        // Without descriptors the next sweep lists it again.
+        if !complete && !self.discovery.is_starved() {
             self.again.insert(Arc::clone(key));
             self.retry.get_or_insert(now + AGAIN);
         }
-        if container.names != names || !complete {
+        if container.names != names || !complete || container.chain.youngest() != youngest {
             container.stir(now);
         } else {
             container.next_poll = Some(now);
@@ -252,7 +273,7 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get(key) else {
             return (wanted, parked);
         };
-        let facts = self.pods.get(&key.folder);
+        let facts = self.pods.get(key.pod_folder());
         let since = self
             .synced
             .map_or(container.first_seen, |synced| synced.max(container.first_seen));
@@ -323,11 +344,13 @@ impl<S: Sink> Core<S> {
                 limits.max_line_bytes,
                 now,
             );
+            cursor.outlet.limit(&lane.tenant);
             let namespace = namespace(&pipeline, &container.pod.namespace);
             cursor.not_before = namespace
                 .and_then(|namespace| namespace.created_at)
                 .unwrap_or(i64::MIN);
-            let facts = self.pods.get(&key.folder);
+            let facts = self.pods.get(key.pod_folder());
+            cursor.pod_known = facts.is_some() || !pipeline.labels.need_pod();
             let facts = container_facts(key, &container.pod, namespace, facts, &self.settings.node_name);
             cursor.rules = rules_hash(&pipeline.labels, &facts, limits);
 
@@ -342,7 +365,8 @@ impl<S: Sink> Core<S> {
             } else {
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
-                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now;
+                // What is spooled was asked for already by where the pipeline begins.
+                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 let chain = &container.chain;
                 cursor.position = if begins_at_end {
                     chain.end()
@@ -353,14 +377,17 @@ impl<S: Sink> Core<S> {
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice
                     .from
-                    .and_then(|place| container.chain.find(&place).ok())
+                    .and_then(|place| container.chain.find(&place, None).ok())
                     .unwrap_or_default();
                 if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
-                    cursor.outlet.choices.push(choice);
+                    cursor.outlet.choose(choice);
                 }
             }
+            if self.returned.insert(id) {
+                cursor.outlet.returns();
+            }
             for flush in entry.iter().flat_map(|entry| &entry.flushes) {
-                let at = container.chain.find(&flush.place).unwrap_or_default();
+                let at = container.chain.find(&flush.place, None).unwrap_or_default();
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
@@ -386,15 +413,11 @@ impl<S: Sink> Core<S> {
                 .map(|(id, entry)| (*id, entry.identity.clone()))
                 .collect();
             for (id, identity) in known {
-                let path = self
-                    .settings
-                    .log_root
-                    .join(&identity.folder)
-                    .join(&identity.container);
-                let gone = path
-                    .symlink_metadata()
-                    .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-                if gone && !self.cursors.contains_key(&id) {
+                let key = ContainerKey {
+                    folder: identity.folder.clone(),
+                    container: identity.container.clone(),
+                };
+                if self.discovery.is_gone(&key) && !self.cursors.contains_key(&id) {
                     tracing::debug!(
                         folder = identity.folder,
                         container = identity.container,
@@ -407,7 +430,7 @@ impl<S: Sink> Core<S> {
         let containers = &self.containers;
         let (pods, deleted) = (&mut self.pods, &mut self.pods_deleted);
         deleted.retain(|folder| {
-            let needed = containers.keys().any(|key| key.folder == *folder);
+            let needed = containers.keys().any(|key| key.pod_folder() == folder);
             if !needed {
                 pods.remove(folder);
             }
@@ -419,7 +442,7 @@ impl<S: Sink> Core<S> {
 /// Puts a cursor where the journal says; false when that content is gone.
 fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: Instant) -> bool {
     cursor.previous = mark.previous;
-    match container.chain.find(&mark.place) {
+    match container.chain.find(&mark.place, mark.previous) {
         Ok(position) => {
             cursor.position = position;
             if let Some(resume) = mark.resume {
@@ -436,32 +459,5 @@ fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: In
             cursor.position = survivor;
             false
         }
-    }
-}
-
-/// A journaled choice, in use again.
-fn replay<S: Sink>(choice: &LabelChoice, from: Position, tenant: &Key, sink: &mut S) -> Option<Choice> {
-    let chosen: Chosen = serde_json::from_str(&choice.chosen)
-        .inspect_err(|error| tracing::warn!(%error, "journaled labels cannot be read: chosen anew"))
-        .ok()?;
-    Some(in_use(from, choice.rules.clone(), chosen, tenant, sink))
-}
-
-/// A choice with its stream open and its metadata encoded.
-pub(super) fn in_use<S: Sink>(
-    from: Position,
-    rules: String,
-    chosen: Chosen,
-    tenant: &Key,
-    sink: &mut S,
-) -> Choice {
-    let metadata = [0, 1, 2].map(|slot| S::metadata(&Choice::pairs(&chosen, slot)));
-    let stream = sink.open_stream(tenant, &chosen.labels);
-    Choice {
-        from,
-        rules,
-        chosen,
-        stream,
-        metadata,
     }
 }

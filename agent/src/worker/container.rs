@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::discover::beneath::LogRoot;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::tail::chain::Chain;
 use crate::tail::position::CursorId;
@@ -34,12 +35,18 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn new(key: Arc<ContainerKey>, pod: PodFolder, early: bool, now: Instant) -> Self {
+    pub(super) fn new(
+        root: &Arc<LogRoot>,
+        key: Arc<ContainerKey>,
+        pod: PodFolder,
+        early: bool,
+        now: Instant,
+    ) -> Self {
         Self {
+            chain: Chain::new(Arc::clone(root), &key),
             key,
             pod,
             names: Vec::new(),
-            chain: Chain::default(),
             cursors: Vec::new(),
             first_seen: now,
             early,

@@ -10,14 +10,16 @@ use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
 use super::container::Container;
-use super::cursor::{Cursor, TAIL};
+use super::cursor::{Cursor, State, TAIL};
+use super::tick::bound_record;
 use super::{Command, Sink, WorkerSettings};
-use crate::batch::Outcome;
+use crate::batch::{Fate, Outcome};
 use crate::checkpoint::journal::{Journal, StartError};
+use crate::checkpoint::record::Record;
 use crate::config::InForce;
+use crate::discover::Found;
 use crate::discover::names::ContainerKey;
-use crate::discover::watch::Watcher;
-use crate::discover::{Discovery, Found};
+use crate::discover::roots::Roots;
 use crate::metadata::{PodChange, PodFacts};
 use crate::status::figures::{Figures, OutputFigures};
 use crate::tail::position::CursorId;
@@ -35,10 +37,10 @@ pub struct Core<S> {
     pub(super) settings: WorkerSettings,
     pub(super) sink: S,
     pub(super) journal: Journal,
-    pub(super) discovery: Discovery,
+    pub(super) discovery: Roots,
     pub(super) config: Arc<InForce>,
     pub(super) tenants: BTreeMap<Key, Lane>,
-    /// By the pods' folders.
+    /// By the pods' folders in the log root.
     pub(super) pods: HashMap<String, PodFacts>,
     pub(super) pods_deleted: BTreeSet<String>,
     pub(super) synced: Option<Instant>,
@@ -48,11 +50,17 @@ pub struct Core<S> {
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     pub(super) swept: bool,
     pub(super) buffer: Vec<u8>,
+    /// Cursors that decompress, the one that did last at the end.
+    pub(super) readers: VecDeque<CursorId>,
     pub(super) next_tick: Option<Instant>,
     pub(super) retry: Option<Instant>,
     /// Containers to be listed in the next turn, and those to be listed after a pause.
     pub(super) relist: BTreeSet<Arc<ContainerKey>>,
     pub(super) again: BTreeSet<Arc<ContainerKey>>,
+    /// Cursors of this process: one made again has sent nothing before a restart that was not waited for.
+    pub(super) returned: BTreeSet<CursorId>,
+    /// Cursors whose streams have enough waiting.
+    pub(super) held: Vec<CursorId>,
     pub(super) draining: bool,
     pub(super) figures: Figures,
     pub(super) totals: BTreeMap<(String, Key), OutputFigures>,
@@ -81,7 +89,11 @@ impl<S: Sink> Core<S> {
     /// When the state folder cannot be used.
     pub fn new(settings: WorkerSettings, sink: S) -> Result<Self, StartError> {
         let journal = Journal::open(&settings.state_dir)?;
-        let discovery = Discovery::new(settings.log_root.clone(), settings.link_roots.clone());
+        let discovery = Roots::new(
+            settings.log_root.clone(),
+            &settings.link_roots,
+            settings.follow_root.clone(),
+        );
         let mut figures = Figures::default();
         if journal.set_aside {
             figures.resets.insert("journal_corrupt", 1);
@@ -101,10 +113,13 @@ impl<S: Sink> Core<S> {
             cursors: BTreeMap::new(),
             swept: false,
             buffer: vec![0; TAIL + BUFFER],
+            readers: VecDeque::new(),
             next_tick: None,
             retry: None,
             relist: BTreeSet::new(),
             again: BTreeSet::new(),
+            returned: BTreeSet::new(),
+            held: Vec::new(),
             draining: false,
             figures,
             totals: BTreeMap::new(),
@@ -113,8 +128,7 @@ impl<S: Sink> Core<S> {
 
     /// Goes on as where the kernel has no watches left.
     pub fn without_watches(&mut self) {
-        self.discovery.watcher = Watcher::none();
-        self.discovery.sweep_soon();
+        self.discovery.without_watches();
     }
 
     /// Where entries go.
@@ -122,9 +136,9 @@ impl<S: Sink> Core<S> {
         &mut self.sink
     }
 
-    /// The descriptor that tells of changed folders; while draining nobody would hear it, and sleep on it.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.discovery.watcher.descriptor().filter(|_| !self.draining)
+    /// The descriptors that tell of changed folders; while draining nobody would hear them, and sleep on them.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.discovery.descriptors().filter(|_| !self.draining)
     }
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
@@ -154,10 +168,13 @@ impl<S: Sink> Core<S> {
             }
             self.list_again(now);
             self.poll(now);
-            let mut budget = TURN;
+            let (mut budget, mut sealed) = (TURN, TURN);
             while budget > 0 && self.visit(&mut budget, now) {
                 // What is full goes out, which may make room for what waits.
-                self.seal(now, send);
+                if sealed - budget >= BUFFER || self.tenants.values().any(|lane| lane.held) {
+                    self.seal(now, send);
+                    sealed = budget;
+                }
             }
         }
         self.seal(now, send);
@@ -182,6 +199,7 @@ impl<S: Sink> Core<S> {
     fn seal(&mut self, now: Instant, send: &dyn Fn(S::Batch)) {
         let mut sealed = false;
         while let Some(batch) = self.sink.seal(now) {
+            self.remember_bounds();
             // A replay must make the same choices: they are on disk before the first line that shows them.
             self.journal.sync_urgent();
             send(batch);
@@ -192,8 +210,25 @@ impl<S: Sink> Core<S> {
         }
     }
 
+    /// Journals how new the lines of streams are, before those are sent: a line that is read later is judged by it.
+    fn remember_bounds(&mut self) {
+        let raised = self.sink.raised();
+        if raised.is_empty() {
+            return;
+        }
+        // What is acknowledged must not be judged anew by a bound that it was not judged by.
+        self.write_positions();
+        for bound in &raised {
+            let record = bound_record(bound, Some(bound.seconds));
+            self.journal.append_urgent(&Record::Bound(record));
+        }
+    }
+
     fn outcome(&mut self, outcome: Outcome) {
-        let mut rejected = outcome.rejected.clone();
+        let mut rejected = match &outcome.fate {
+            Fate::Ended(rejected) => rejected.clone(),
+            Fate::Waits(_) => Vec::new(),
+        };
         for finished in self.sink.complete(outcome) {
             let Some(cursor) = self.cursors.get_mut(&finished.cursor) else {
                 continue;
@@ -222,10 +257,22 @@ impl<S: Sink> Core<S> {
         self.unblock();
     }
 
-    /// Lets the tenants that wait for room try again.
+    /// Lets those who wait for room try again.
     pub(super) fn unblock(&mut self) {
         for lane in self.tenants.values_mut() {
             lane.held = false;
+        }
+        for id in std::mem::take(&mut self.held) {
+            let held = self
+                .cursors
+                .get_mut(&id)
+                .filter(|cursor| cursor.state == State::Held);
+            if let Some(cursor) = held
+                && let Some(lane) = self.tenants.get_mut(&*cursor.tenant)
+            {
+                cursor.state = State::Ready;
+                lane.ready.push_back(id);
+            }
         }
     }
 
@@ -256,7 +303,7 @@ impl<S: Sink> Core<S> {
         let of_pod: Vec<_> = self
             .containers
             .keys()
-            .filter(|key| key.folder == folder)
+            .filter(|key| key.pod_folder() == folder)
             .map(Arc::clone)
             .collect();
         for key in &of_pod {
@@ -267,7 +314,7 @@ impl<S: Sink> Core<S> {
 
     pub(super) fn found(&mut self, found: Found, now: Instant) {
         match found {
-            Found::Listing(key, folder, names) => self.listed(&key, &folder, names, now),
+            Found::Listing(key, names) => self.listed(&key, names, now),
             Found::Grown(key) => {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.stir(now);

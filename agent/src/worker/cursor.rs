@@ -8,19 +8,19 @@ use sluice_engine::cri::{Parser, Timestamp};
 use sluice_engine::document::Pipeline;
 use sluice_engine::key::Key;
 
-use super::sink::{Sink, Taken};
-use crate::batch::{Entry, Finished, PieceId, StreamId};
+use super::outlet::Outlet;
+use super::sink::Sink;
+use crate::batch::Finished;
 use crate::discover::names::ContainerKey;
 use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
-use crate::process::{self, Choice};
 use crate::tail::compressed::Compressed;
-use crate::tail::position::{CursorId, Mark, Position};
+use crate::tail::position::{CursorId, Mark, Position, STRIDE};
 
 /// Bytes before the read position that are compared after a pause.
 pub(super) const TAIL: usize = 64;
 
 /// Generations that lines which overlap may hold a position back; kubelet keeps five by default.
-const OVERLAP: u32 = 8;
+const OVERLAP: u32 = 8 * STRIDE;
 
 /// What a cursor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,27 +29,10 @@ pub(super) enum State {
     Ready,
     /// Its file to grow.
     AtEnd,
+    /// What its stream has waiting to be sent.
+    Held,
     /// Acknowledgements only: the container is gone and read to its end.
     Finished,
-}
-
-/// What a cursor put into one stream between two seals.
-#[derive(Debug)]
-struct Outstanding {
-    piece: PieceId,
-    stream: StreamId,
-    mark: Mark,
-    timestamp: Timestamp,
-    lines: u64,
-    bytes: u64,
-}
-
-/// Where entries go, and which of them are not acknowledged.
-#[derive(Debug)]
-pub(super) struct Outlet {
-    pub(super) id: CursorId,
-    pub(super) choices: Vec<Choice>,
-    outstanding: Vec<Outstanding>,
 }
 
 /// A line of the file that is longer than the buffer.
@@ -70,9 +53,13 @@ pub(super) struct Cursor {
     pub(super) container: Arc<ContainerKey>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) tenant: Arc<Key>,
-    /// Lines older than this, in seconds since 1970, are not sent.
+    /// Lines older than this, in seconds since 1970, are not sent: the namespace is younger.
     pub(super) not_before: i64,
+    /// Nor those older than this: the tenant does not want them.
+    pub(super) not_older: i64,
     pub(super) rules: String,
+    /// The pod's facts are there, or its labels do not depend on them.
+    pub(super) pod_known: bool,
     pub(super) position: Position,
     pub(super) previous: Option<Timestamp>,
     pub(super) joiner: Joiner,
@@ -95,6 +82,8 @@ pub(super) struct Cursor {
     long: Option<Long>,
     pub(super) malformed: u64,
     pub(super) too_old: u64,
+    /// Lines that the tenant does not want for their age, not counted elsewhere yet.
+    pub(super) expired: u64,
 }
 
 /// Bytes of a file that are at hand.
@@ -120,21 +109,20 @@ impl Cursor {
         max_line: u64,
         now: Instant,
     ) -> Self {
+        let outlet_tenant = Arc::clone(&tenant);
         Self {
             container,
             pipeline,
             tenant,
             not_before: i64::MIN,
+            not_older: i64::MIN,
             rules: String::new(),
+            pod_known: false,
             position: Position::default(),
             previous: None,
             joiner: Joiner::new(max_line),
             flushed: Vec::new(),
-            outlet: Outlet {
-                id,
-                choices: Vec::new(),
-                outstanding: Vec::new(),
-            },
+            outlet: Outlet::new(id, outlet_tenant),
             state: State::AtEnd,
             deficit: 0,
             waits: None,
@@ -148,6 +136,7 @@ impl Cursor {
             long: None,
             malformed: 0,
             too_old: 0,
+            expired: 0,
         }
     }
 
@@ -232,7 +221,7 @@ impl Cursor {
                 let timestamp = previous.unwrap_or_else(|| self.first_timestamp(after, chunk.modified));
                 (RAW, timestamp, false, line)
             };
-            let skipped = timestamp.seconds < self.not_before;
+            let skipped = self.is_skipped(timestamp);
             let mark = self.mark(begin, slot);
             (
                 Long {
@@ -262,7 +251,11 @@ impl Cursor {
             let outlet = &mut self.outlet;
             self.joiner.feed(&piece, now, |part| outlet.emit(part, sink))?;
         } else if !more {
-            self.too_old += 1;
+            if long.timestamp.seconds < self.not_before {
+                self.too_old += 1;
+            } else {
+                self.expired += 1;
+            }
         }
         self.malformed += u64::from(malformed);
         self.long = more.then_some(long);
@@ -289,7 +282,7 @@ impl Cursor {
             return None;
         }
         let line = self.parser.parse(line).ok()?;
-        if line.partial || line.timestamp.seconds < self.not_before {
+        if line.partial || self.is_skipped(line.timestamp) {
             return None;
         }
         self.waits = Some(line.timestamp);
@@ -332,7 +325,12 @@ impl Cursor {
         parsed
             .filter(|_| self.long.is_none())
             .or(self.previous)
-            .filter(|timestamp| timestamp.seconds >= self.not_before)
+            .filter(|timestamp| !self.is_skipped(*timestamp))
+    }
+
+    /// Whether a line is too old to be sent.
+    fn is_skipped(&self, timestamp: Timestamp) -> bool {
+        timestamp.seconds < self.not_before || timestamp.seconds < self.not_older
     }
 
     /// A timestamp for a malformed line that no other line precedes.
@@ -419,58 +417,8 @@ impl Cursor {
 
     /// A piece is finished: its lines and bytes.
     pub(super) fn finish(&mut self, finished: Finished) -> Option<(u64, u64)> {
-        let at = self
-            .outlet
-            .outstanding
-            .iter()
-            .position(|piece| piece.piece == finished.piece)?;
-        let piece = self.outlet.outstanding.remove(at);
+        let counts = self.outlet.finish(finished)?;
         self.dirty = true;
-        Some((piece.lines, piece.bytes))
-    }
-}
-
-impl Outlet {
-    fn emit<S: Sink>(&mut self, part: &Part<'_>, sink: &mut S) -> Result<(), NoRoom> {
-        let choice = process::at(&self.choices, part.mark.position).ok_or(NoRoom)?;
-        let metadata = choice
-            .metadata
-            .get(usize::from(part.slot))
-            .map_or(&[][..], Vec::as_slice);
-        let entry = Entry {
-            timestamp: part.timestamp,
-            line: part.line,
-            metadata,
-        };
-        let bytes = part.line.iter().map(|part| part.len() as u64).sum::<u64>();
-        match sink.append(choice.stream, self.id, &entry) {
-            Taken::NoRoom => return Err(NoRoom),
-            Taken::Opened(piece) => self.outstanding.push(Outstanding {
-                piece,
-                stream: choice.stream,
-                mark: part.mark,
-                timestamp: part.timestamp,
-                lines: 1,
-                bytes,
-            }),
-            Taken::Added => {
-                let stream = choice.stream;
-                if let Some(piece) = self
-                    .outstanding
-                    .iter_mut()
-                    .rev()
-                    .find(|piece| piece.stream == stream)
-                {
-                    // A joined line can have begun before the first one that was complete.
-                    if part.mark.position < piece.mark.position {
-                        piece.mark = part.mark;
-                    }
-                    piece.timestamp = piece.timestamp.min(part.timestamp);
-                    piece.lines += 1;
-                    piece.bytes += bytes;
-                }
-            }
-        }
-        Ok(())
+        Some(counts)
     }
 }

@@ -3,15 +3,19 @@
 //! [`Core`] is a state machine that is told the time; [`spawn`] runs it.
 
 mod admit;
+mod choices;
 mod container;
 mod core;
 mod cursor;
+mod look;
 mod mailbox;
+mod outlet;
 mod publish;
 mod reading;
 mod sink;
 mod thread;
 mod tick;
+mod trouble;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,8 +46,10 @@ pub enum Command {
 /// Where the worker reads and writes, and who it is.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// Where kubelet keeps the pods' log folders.
-    pub log_root: PathBuf,
+    /// Where kubelet keeps the pods' log folders; none for an agent without host paths.
+    pub log_root: Option<PathBuf>,
+    /// Where [`follow`](crate::follow) keeps what it reads through the API; none without a cluster.
+    pub follow_root: Option<PathBuf>,
     /// Folders of the container runtime that symbolic links below the log root may lead into.
     pub link_roots: Vec<PathBuf>,
     /// Where the journal is kept.

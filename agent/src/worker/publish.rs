@@ -1,10 +1,14 @@
 //! The worker's state in, its figures out.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use sluice_engine::report::Warning;
 
 use super::Sink;
 use super::core::Core;
-use crate::status::figures::{Figures, PipelineFigures};
+use crate::discover::names::ContainerKey;
+use crate::status::figures::{Figures, PipelineFigures, SpoolPlace};
 
 impl<S: Sink> Core<S> {
     /// What is known about the worker's progress.
@@ -50,8 +54,34 @@ impl<S: Sink> Core<S> {
                     Some(output.oldest_unacknowledged.map_or(oldest, |o| o.min(oldest)));
             }
         }
+        figures.spooled = self.spooled();
         figures.warnings = self.warnings();
         figures
+    }
+
+    /// Up to where everything is journaled of each container that is read through the API and delivered to
+    /// somebody.
+    fn spooled(&self) -> BTreeMap<Arc<ContainerKey>, Option<SpoolPlace>> {
+        let read = self
+            .containers
+            .iter()
+            .filter(|(key, container)| key.is_spooled() && !container.cursors.is_empty());
+        read.map(|(key, container)| {
+            let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
+            // One that has journaled nothing comes first.
+            let oldest = cursors
+                .map(|cursor| cursor.journaled.map(|mark| mark.position))
+                .min();
+            let place = oldest.flatten().and_then(|position| {
+                let name = container.chain.name(position.generation)?;
+                Some(SpoolPlace {
+                    name: name.to_string(),
+                    offset: position.offset,
+                })
+            });
+            (Arc::clone(key), place)
+        })
+        .collect()
     }
 
     /// What is wrong with the agent itself.
@@ -63,10 +93,20 @@ impl<S: Sink> Core<S> {
                 message,
             });
         };
-        if self.discovery.watcher.exhausted {
+        if self.discovery.is_exhausted() {
             warn(
                 "WatchesExhausted",
                 "No inotify watch is left on this node, so folders are listed every second: raise fs.inotify.max_user_watches or fs.inotify.max_user_instances.".to_owned(),
+            );
+        }
+        let budget = self.discovery.budget();
+        if budget.is_spent() || self.discovery.is_starved() {
+            warn(
+                "DescriptorsExhausted",
+                format!(
+                    "The agent may hold {} log files open at a time and needs more: the others are opened for each read, and one that is deleted before it was read is lost. Raise the hard limit of open files (LimitNOFILE) of the node's container runtime, or the node's fs.file-max.",
+                    budget.limit()
+                ),
             );
         }
         let mut refused = self
@@ -92,10 +132,10 @@ impl<S: Sink> Core<S> {
                 ),
             );
         }
-        if let Some(error) = &self.discovery.unreadable {
+        for (root, error) in self.discovery.unreadable() {
             warn(
                 "LogRootUnreadable",
-                format!("{} cannot be read: {error}.", self.settings.log_root.display()),
+                format!("{} cannot be read: {error}.", root.display()),
             );
         }
         warnings

@@ -6,7 +6,7 @@ use std::time::Instant;
 use sluice_engine::document::Tenant;
 use sluice_engine::key::Key;
 
-use crate::batch::{Entry, Finished, Outcome, PieceId, StreamId};
+use crate::batch::{Bound, Entry, Finished, Outcome, PieceId, StreamId};
 use crate::tail::position::CursorId;
 
 /// What became of an entry.
@@ -16,6 +16,10 @@ pub enum Taken {
     Added,
     /// It is the first of a new piece.
     Opened(PieceId),
+    /// It was not taken: it is too old for this stream, and has to go to one of late lines.
+    Behind,
+    /// It was not taken yet: other cursors have older lines of the stream to send again after a restart.
+    NotYet,
     /// It was not taken: come back after an outcome or a seal.
     NoRoom,
 }
@@ -30,6 +34,8 @@ pub trait Sink {
     fn remove_tenant(&mut self, key: &Key);
     /// The stream of these labels; opened as often as it is closed.
     fn open_stream(&mut self, tenant: &Key, labels: &str) -> StreamId;
+    /// The same of a stream of late lines, whose order does not matter.
+    fn open_late_stream(&mut self, tenant: &Key, labels: &str) -> StreamId;
     /// See [`Sink::open_stream`].
     fn close_stream(&mut self, stream: StreamId);
     /// Encodes structured metadata.
@@ -37,17 +43,29 @@ pub trait Sink {
     /// Whether a read's worth of a tenant's lines has room: asked before reading, so that no read is in vain.
     /// After a no: come back after an outcome or a seal.
     fn has_room(&mut self, tenant: &Key) -> bool;
+    /// Whether more of a stream may be read; after a no as above.
+    fn takes_more(&self, stream: StreamId) -> bool;
+    /// Up to which time, in seconds since 1970, lines are late after one that a stream did not take for its age.
+    fn late_until(&self, stream: StreamId) -> i64;
     /// Adds an entry.
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken;
     /// Forgets what a cursor added and was not sealed.
     fn drop_cursor(&mut self, cursor: CursorId);
+    /// What has to be journaled before anything more is sent.
+    fn raised(&mut self) -> Vec<Bound>;
+    /// How new a stream's lines were, as the journal has it.
+    fn restore(&mut self, tenant: &Key, labels: &str, bound: i64, returning: u32);
+    /// One of so many `returning` cursors has nothing more to send again.
+    fn returned(&mut self, stream: StreamId);
+    /// What the journal need not keep any longer.
+    fn forget(&mut self, now: Instant) -> Vec<Bound>;
     /// The next request that is due.
     fn seal(&mut self, now: Instant) -> Option<Self::Batch>;
     /// When to seal again at the latest.
     fn next_due(&self, now: Instant) -> Option<Instant>;
     /// Everything is due from now on.
     fn drain(&mut self);
-    /// A request ended.
+    /// A request, or a stream of it, ended or has to wait.
     fn complete(&mut self, outcome: Outcome) -> Vec<Finished>;
     /// Bytes held.
     fn held_bytes(&self) -> u64;

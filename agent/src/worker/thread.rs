@@ -88,11 +88,9 @@ fn sleep<S: Sink>(core: &Core<S>, post: &Post, time: Duration) {
         return;
     }
     let bell = post.bell();
-    let mut descriptors = vec![PollFd::new(&bell, PollFlags::IN)];
-    let folders = core.descriptor();
-    if let Some(folders) = &folders {
-        descriptors.push(PollFd::new(folders, PollFlags::IN));
-    }
+    let folders: Vec<_> = core.descriptors().collect();
+    let heard = std::iter::once(&bell).chain(&folders);
+    let mut descriptors: Vec<_> = heard.map(|one| PollFd::new(one, PollFlags::IN)).collect();
     // Rounded up: a wake-up just before the time would find nothing due.
     let time = Timespec::try_from(time + Duration::from_micros(50)).ok();
     // An interrupted sleep is a short one.

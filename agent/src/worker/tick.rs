@@ -6,13 +6,21 @@ use std::time::{Duration, Instant};
 use super::Sink;
 use super::core::Core;
 use super::cursor::State;
-use crate::checkpoint::record::{Flush, Record, Watermark};
+use crate::batch::Bound;
+use crate::checkpoint::record::{Flush, Record, StreamBound, Watermark};
 use crate::tail::position::CursorId;
 
 /// How long an unfinished line waits for its next piece.
 const PARTIAL: Duration = Duration::from_secs(30);
-/// Decompressors kept at a time; the others begin their file anew when it is their turn.
-const READERS: usize = 16;
+
+/// What the journal keeps of a bound.
+pub(super) fn bound_record(bound: &Bound, seconds: Option<i64>) -> StreamBound {
+    StreamBound {
+        tenant: bound.tenant.to_string(),
+        labels: bound.labels.to_string(),
+        seconds,
+    }
+}
 
 impl<S: Sink> Core<S> {
     pub(super) fn tick(&mut self, now: Instant) {
@@ -20,25 +28,15 @@ impl<S: Sink> Core<S> {
             self.flush_partials(now);
         }
         self.write_positions();
-        self.reclaim();
-        self.journal.sync();
-        let mut readers: Vec<_> = self
-            .cursors
-            .iter()
-            .filter(|(_, c)| c.reader.is_some())
-            .map(|(id, c)| (c.last_read, *id))
-            .collect();
-        if let Some(surplus) = readers.len().checked_sub(READERS) {
-            readers.sort();
-            for (_, id) in readers.into_iter().take(surplus) {
-                if let Some(cursor) = self.cursors.get_mut(&id) {
-                    cursor.reader = None;
-                }
-            }
+        self.reclaim(now);
+        for bound in self.sink.forget(now) {
+            self.journal.append(&Record::Bound(bound_record(&bound, None)));
         }
+        self.journal.sync();
     }
 
     fn flush_partials(&mut self, now: Instant) {
+        let mut rerouted = Vec::new();
         for (id, cursor) in &mut self.cursors {
             // While there is more to read the rest of the line may be in it, or be under way to the sink.
             let at_end = cursor.state == State::AtEnd;
@@ -64,7 +62,11 @@ impl<S: Sink> Core<S> {
                 }
                 // When there is no room, the next second tries again.
                 let _later = cursor.flush(slot, &mut self.sink);
+                rerouted.push(*id);
             }
+        }
+        for id in rerouted {
+            self.reroute(id);
         }
     }
 
@@ -114,8 +116,11 @@ impl<S: Sink> Core<S> {
             .skip(1)
             .take_while(|choice| choice.from <= mark.position)
             .count();
-        for choice in choices.drain(..passed) {
-            self.sink.close_stream(choice.stream);
+        for stream in choices
+            .drain(..passed)
+            .flat_map(|choice| choice.open().collect::<Vec<_>>())
+        {
+            self.sink.close_stream(stream);
         }
         let flushes = cursor
             .flushed
@@ -130,7 +135,7 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, now: Instant) {
         let over: Vec<_> = self
             .cursors
             .iter()
@@ -149,10 +154,16 @@ impl<S: Sink> Core<S> {
         for (key, container) in &mut self.containers {
             let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
             match cursors.map(|cursor| cursor.watermark().position.generation).min() {
-                Some(oldest) => container.chain.close_below(oldest),
+                Some(oldest) => {
+                    let youngest = container.chain.youngest();
+                    container.chain.close_below(oldest);
+                    if container.chain.youngest() != youngest {
+                        container.stir(now);
+                    }
+                }
                 None if container.parked.is_some() => {}
                 None => {
-                    container.chain.close_below(u32::MAX);
+                    container.chain.forget();
                     if container.gone && !self.relist.contains(key) {
                         empty.push(Arc::clone(key));
                     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_agent::batch::{Entry, Finished, Outcome, PieceId, StreamId};
+use sluice_agent::batch::{Bound, Entry, Fate, Finished, Outcome, PieceId, StreamId};
 use sluice_agent::config::{InForce, TenantInForce};
 use sluice_agent::tail::position::CursorId;
 use sluice_agent::worker::{Command, Core, Sink, Taken, WorkerSettings};
@@ -33,6 +33,8 @@ pub struct Sent {
     pub seconds: i64,
     pub nanos: u32,
     pub line: String,
+    /// The request that it was sent in; they grow.
+    pub request: u64,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,9 @@ impl Sink for FakeSink {
             });
         StreamId(u32::try_from(at).unwrap())
     }
+    fn open_late_stream(&mut self, tenant: &Key, labels: &str) -> StreamId {
+        self.open_stream(tenant, labels)
+    }
     fn close_stream(&mut self, _stream: StreamId) {}
     fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
         pairs
@@ -104,6 +109,20 @@ impl Sink for FakeSink {
     fn has_room(&mut self, tenant: &Key) -> bool {
         let entries = self.open.get(tenant).map_or(0, |(entries, _)| entries.len());
         entries < self.room && self.sealed.len() < self.window && !self.blocked.contains(tenant)
+    }
+    fn takes_more(&self, _stream: StreamId) -> bool {
+        true
+    }
+    fn late_until(&self, _stream: StreamId) -> i64 {
+        i64::MIN
+    }
+    fn raised(&mut self) -> Vec<Bound> {
+        Vec::new()
+    }
+    fn restore(&mut self, _tenant: &Key, _labels: &str, _bound: i64, _returning: u32) {}
+    fn returned(&mut self, _stream: StreamId) {}
+    fn forget(&mut self, _now: Instant) -> Vec<Bound> {
+        Vec::new()
     }
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken {
         let (tenant, labels) = self.streams[stream.0 as usize].clone();
@@ -121,6 +140,7 @@ impl Sink for FakeSink {
                 seconds: entry.timestamp.seconds,
                 nanos: entry.timestamp.nanos,
                 line: String::from_utf8_lossy(&entry.line.concat()).into_owned(),
+                request: 0,
             },
         ));
         if pieces
@@ -150,7 +170,10 @@ impl Sink for FakeSink {
         Some(Request {
             id,
             tenant,
-            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+            entries: entries
+                .into_iter()
+                .map(|(_, entry)| Sent { request: id, ..entry })
+                .collect(),
         })
     }
     fn next_due(&self, _now: Instant) -> Option<Instant> {
@@ -202,6 +225,7 @@ pub fn pipeline(name: &str, tenants: &[&str]) -> Pipeline {
             selector: LabelSelector::default(),
             containers: ContainerSelector::default(),
             start_at: StartAt::Beginning,
+            ..PodSource::default()
         },
         labels: LabelRules {
             drop: vec!["app".into()],
@@ -237,6 +261,8 @@ pub struct Rig {
     /// Entries acknowledged.
     pub acked: Vec<Sent>,
     pub facts_wait: Duration,
+    /// Folders that symbolic links may lead into, besides `runtime`.
+    pub links: Vec<PathBuf>,
 }
 
 impl Rig {
@@ -258,6 +284,7 @@ impl Rig {
             under_way: Vec::new(),
             acked: Vec::new(),
             facts_wait: Duration::ZERO,
+            links: Vec::new(),
         };
         rig.start();
         rig
@@ -265,8 +292,12 @@ impl Rig {
 
     pub fn settings(&self) -> WorkerSettings {
         WorkerSettings {
-            log_root: self.dir.path().join("pods"),
-            link_roots: vec![self.dir.path().join("runtime")],
+            log_root: Some(self.dir.path().join("pods")),
+            follow_root: None,
+            link_roots: [self.dir.path().join("runtime")]
+                .into_iter()
+                .chain(self.links.clone())
+                .collect(),
             state_dir: self.dir.path().join("state"),
             node_name: "node1".into(),
             own_pod_uid: Some("own".into()),
@@ -311,7 +342,8 @@ impl Rig {
             let outcome = Outcome {
                 id: request.id,
                 tenant: Arc::new(request.tenant),
-                rejected: Vec::new(),
+                stream: None,
+                fate: Fate::Ended(Vec::new()),
                 body: Vec::new(),
             };
             self.core

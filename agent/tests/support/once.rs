@@ -66,7 +66,7 @@ proptest! {
                     number += 1;
                     let line = format!("{number} {}", "x".repeat(len));
                     match add(&mut batcher, streams[stream], cursor, &line) {
-                        Append::NoRoom => continue,
+                        Append::NoRoom | Append::Behind | Append::NotYet => continue,
                         Append::Opened(piece) => prop_assert!(opened.insert((CursorId(cursor), piece))),
                         Append::Added => {}
                     }

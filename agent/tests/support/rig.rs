@@ -1,10 +1,11 @@
 //! Requests as a batcher would make them in, pushers with short waits and their outcomes out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use sluice_agent::batch::{Batch, Outcome};
+use sluice_agent::batch::{Batch, Fate, Outcome};
 use sluice_agent::config::TenantInForce;
 use sluice_agent::push::{PushSettings, Pushers, Timing};
 use sluice_engine::document::{Auth, Delivery, Limits, Tenant, Tls};
@@ -29,6 +30,16 @@ pub(crate) struct Rig {
     pub(crate) pushers: Pushers,
     pub(crate) outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(crate) next: u64,
+    /// Of requests under way, how many streams have not ended, and what was refused of the others.
+    under_way: BTreeMap<u64, (usize, BTreeMap<&'static str, u64>)>,
+}
+
+/// A request of which every stream ended.
+pub(crate) struct Ended {
+    pub(crate) id: u64,
+    pub(crate) tenant: Arc<Key>,
+    pub(crate) rejected: Vec<(&'static str, u64)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Rig {
@@ -45,18 +56,49 @@ impl Rig {
             pushers,
             outcomes,
             next: 1,
+            under_way: BTreeMap::new(),
         }
     }
 
     pub(crate) fn send(&mut self, key: &Key, streams: &[(&str, &[&str])]) -> Vec<u8> {
         let batch = batch(self.next, key, streams);
+        self.under_way.insert(self.next, (streams.len(), BTreeMap::new()));
         self.next += 1;
         let body = batch.body.clone();
         self.pushers.send(batch);
         body
     }
 
-    pub(crate) async fn outcome(&mut self) -> Outcome {
+    /// The next request that ends as a whole.
+    pub(crate) async fn outcome(&mut self) -> Ended {
+        loop {
+            let outcome = self.next_outcome().await;
+            let Fate::Ended(refused) = outcome.fate else {
+                continue;
+            };
+            // One that a test made by itself has one stream.
+            let (left, all) = self
+                .under_way
+                .entry(outcome.id)
+                .or_insert_with(|| (1, BTreeMap::new()));
+            for (reason, lines) in refused {
+                *all.entry(reason).or_default() += lines;
+            }
+            *left -= outcome.stream.map_or(*left, |_| 1);
+            if *left == 0 {
+                let (_, refused) = self.under_way.remove(&outcome.id).unwrap_or_default();
+                return Ended {
+                    id: outcome.id,
+                    tenant: outcome.tenant,
+                    rejected: refused.into_iter().collect(),
+                    body: outcome.body,
+                };
+            }
+        }
+    }
+
+    /// The next word about a request or a stream of one.
+    pub(crate) async fn next_outcome(&mut self) -> Outcome {
         tokio::time::timeout(LONG, self.outcomes.recv())
             .await
             .expect("an outcome")

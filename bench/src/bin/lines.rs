@@ -1,7 +1,6 @@
 //! A shape and a number of lines in, log files in the kubelet's layout out: at once, or at a rate as it passes.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use jiff::{SignedDuration, Timestamp};
 use sluice_bench::layout;
+use sluice_bench::logfile::LogFile;
 use sluice_bench::shape::{Shape, Writer};
 
 /// How often lines are written at a rate.
@@ -36,6 +36,12 @@ struct Args {
     /// Lines per second over all files; absent: all at once.
     #[arg(long)]
     rate: Option<u64>,
+    /// At a rate: a file is rotated when it has so many bytes.
+    #[arg(long)]
+    rotate: Option<u64>,
+    /// At once: files of each container, all but the last two compressed.
+    #[arg(long, default_value_t = 1)]
+    generations: u64,
 }
 
 fn main() -> io::Result<()> {
@@ -46,12 +52,8 @@ fn main() -> io::Result<()> {
     }
 }
 
-fn create(args: &Args, number: usize) -> io::Result<File> {
-    let path = layout::log_file(&args.log_root, number);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    File::create(path)
+fn create(args: &Args, number: usize) -> io::Result<LogFile> {
+    LogFile::create(layout::log_file(&args.log_root, number))
 }
 
 /// Each file's lines span the last ten minutes.
@@ -60,6 +62,8 @@ fn at_once(args: &Args) -> io::Result<()> {
     let mut number = 0;
     for index in 0..args.files {
         let end = args.lines * (index as u64 + 1) / args.files as u64;
+        let each = ((end - number) / args.generations).max(1);
+        let mut generation_end = number + each;
         let step = SPAN / i32::try_from((end - number).max(1)).unwrap_or(i32::MAX);
         // Clocks are not regular: a part of each step is scattered, or timestamps compress too well.
         let scatter = u64::try_from(step.as_nanos()).unwrap_or(1).max(1);
@@ -73,11 +77,17 @@ fn at_once(args: &Args) -> io::Result<()> {
             writer.append(number, at + late, &mut out)?;
             number += 1;
             at += step;
-            if out.len() + args.shape.size() > CHUNK || number == end {
-                file.write_all(&out)?;
+            let is_over = number == generation_end && end - number >= each;
+            if out.len() + args.shape.size() > CHUNK || number == end || is_over {
+                file.write(&out)?;
                 out.clear();
             }
+            if is_over {
+                file.rotate(at)?;
+                generation_end += each;
+            }
         }
+        file.compress()?;
     }
     Ok(())
 }
@@ -99,7 +109,10 @@ fn paced(args: &Args, rate: u64) -> io::Result<()> {
             line.clear();
             writer.append(number, Timestamp::now(), &mut line)?;
             if let Some(file) = files.get_mut(turn) {
-                file.write_all(&line)?;
+                file.write(&line)?;
+                if args.rotate.is_some_and(|bytes| file.written() >= bytes) {
+                    file.rotate(Timestamp::now())?;
+                }
             }
             turn = (turn + 1) % args.files;
             number += 1;

@@ -38,7 +38,8 @@ agent:
   {{- end }}
   podAnnotations: {{ .podAnnotations | toJson }}
   podLabels: {{ .podLabels | toJson }}
-  hostPaths: {{ .hostPaths | toJson }}
+  hostPaths: {{ .hostPaths }}
+  paths: {{ .paths | toJson }}
   {{- with .seLinuxOptions }}
   seLinuxOptions: {{ . | toJson }}
   {{- end }}

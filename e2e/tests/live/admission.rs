@@ -36,7 +36,7 @@ fn refused_pods_are_told_with_their_remedy() {
         show(&message);
         // as a user would: the command from the condition, as it stands there
         let (_, rest) = message.split_once("run: ").expect("a remedy to run");
-        let (remedy, _) = rest.split_once(" (").expect("an end of the command");
+        let (remedy, _) = rest.split_once(';').expect("an end of the command");
         scene.cluster.run("sh", &["-c", remedy]).await;
         assert!(message.contains("violates PodSecurity \"baseline"), "{message}");
         until_ready(&scene.cluster).await;

@@ -11,7 +11,10 @@
 )]
 
 mod admission;
+mod apart;
+mod api_read;
 mod change;
+mod chaos;
 mod delivery;
 mod faults;
 mod gateway;

@@ -52,6 +52,8 @@ reasons! {
     ACCEPTED = "Accepted";
     /// The spec breaks a rule.
     INVALID = "Invalid";
+    /// Agents see no files of their nodes.
+    HOST_PATHS_NOT_ALLOWED = "HostPathsNotAllowed";
     /// The namespace is none for tenants.
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed";
     /// References are resolved.
@@ -96,6 +98,8 @@ reasons! {
     DELIVERING = "Delivering";
     /// Lines arrive late.
     LAGGING = "Lagging";
+    /// Containers cannot be read through the API.
+    API_READ_FAILING = "ApiReadFailing";
     /// The author stopped it.
     SUSPENDED = "Suspended";
     /// Loki answers.

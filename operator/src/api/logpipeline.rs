@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_engine::document::StartAt;
+use sluice_engine::document::{ReadFrom, StartAt};
 use sluice_engine::labels::{FromNamespaceLabel, FromPodLabel, Profile};
 use sluice_engine::selector::{ContainerSelector, LabelSelector};
 
@@ -105,6 +105,10 @@ pub struct Pods {
     /// Where files begin that are older than the pipeline: `Beginning` (default) or `Now`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_at: Option<StartAt>,
+    /// Which way lines come: `Files` (default) of the node, or `API`, through `pods/log`, for clusters that forbid host
+    /// paths. Through the API files that are rotated cannot be seen, nor which of the two outputs a line comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_from: Option<ReadFrom>,
 }
 
 /// Which namespaces: `names` and those `selector` matches, without `excludeNames`; or `all`.

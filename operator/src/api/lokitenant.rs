@@ -179,7 +179,7 @@ pub enum From {
 }
 
 /// What a Loki takes. Each default is Loki's own.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Ceiling per agent (`ingestion_rate_mb`); default 4194304.
@@ -198,6 +198,18 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 1_099_511_627_776_u64))]
     pub per_stream_burst_bytes: Option<u64>,
+    /// How far a line may lie behind the newest one of its stream: half of Loki's `max_chunk_age`; default 1h. Lines older
+    /// than that, as of a replica that was read late, go to streams of their own with the label `late`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = "^([0-9]+(ms|s|m|h))+$"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('168h')").message("limits.outOfOrderWindow is out of range: use 10s to 168h, half of Loki's max_chunk_age"))]
+    pub out_of_order_window: Option<String>,
+    /// Lines older than this are not sent but counted as rejected (`reject_old_samples_max_age`); absent: all are sent, and
+    /// their age is Loki's to judge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = "^([0-9]+(ms|s|m|h))+$"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m')").message("limits.rejectOldSamplesMaxAge is out of range: use at least 1m, or leave it out to send lines of any age"))]
+    pub reject_old_samples_max_age: Option<String>,
     /// Longest line (`max_line_size`); longer ones are cut into marked pieces; default 262144.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 3_145_728))]
@@ -206,9 +218,9 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 4, max = 1000))]
     pub max_label_names: Option<u32>,
-    /// Bytes of one label value (`max_label_value_length`); default 2048.
+    /// Bytes of one label value (`max_label_value_length`); default 2048. Not less than a node's name may have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 64, max = 65_536))]
+    #[schemars(range(min = 253, max = 65_536))]
     pub max_label_value_bytes: Option<u32>,
     /// Limits of structured metadata.
     #[serde(skip_serializing_if = "Option::is_none")]

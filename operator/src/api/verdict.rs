@@ -79,6 +79,7 @@ impl Verdict {
 pub fn needs_human(reason: &str) -> bool {
     [
         reasons::INVALID,
+        reasons::HOST_PATHS_NOT_ALLOWED,
         reasons::NAMESPACE_NOT_ALLOWED,
         reasons::SECRET_NOT_FOUND,
         reasons::SECRET_NOT_LABELLED,

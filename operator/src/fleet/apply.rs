@@ -1,7 +1,7 @@
 //! What is rendered in, what stands in the cluster out. A quiet fleet costs no request.
 //!
-//! The order has reasons: what is mounted or named comes before what mounts or names it, so identity, Secrets
-//! and documents, then the pointers that name versions and documents, then the agents that mount the Secrets.
+//! The order has reasons: what is mounted or named comes before what mounts or names it, so identity and its rights,
+//! Secrets and documents, then the pointers that name versions and documents, then the agents that mount the Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -12,6 +12,7 @@ use futures::stream;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -21,6 +22,7 @@ use sluice_engine::well_known::pointer_name;
 use super::error::Error;
 use super::render::{Rendered, pointer};
 use super::view::{Kind, Live, Written};
+use crate::cluster::prune::delete;
 use crate::cluster::{apply, names};
 
 /// Pointers written at the same time.
@@ -68,6 +70,7 @@ impl Writer {
             credentials,
             documents,
             pointers,
+            role_bindings,
             daemon_set,
         } = rendered;
         let mut applied = Applied::default();
@@ -79,6 +82,7 @@ impl Writer {
         for secret in [&authority, &status_secret] {
             first = first.and(self.put_new(secret, live, &mut applied).await);
         }
+        first = first.and(self.bind(&role_bindings, live, &mut applied).await);
         let mut versions = BTreeMap::new();
         for secret in &credentials {
             let name = secret.name_any();
@@ -155,6 +159,41 @@ impl Writer {
             note(Kind::Secret, &stored, applied);
         }
         Ok(())
+    }
+
+    /// The agents' right to read through the API, taken away where nobody does any more and given where somebody does.
+    /// Not left to `prune`, which comes only when everything else is written.
+    async fn bind(&self, wanted: &[RoleBinding], live: &Live, applied: &mut Applied) -> Result<(), Error> {
+        let api = |namespace: &str| Api::<RoleBinding>::namespaced(self.client.clone(), namespace);
+        let mut first = Ok(());
+        for (namespace, binding) in &live.role_bindings {
+            if wanted
+                .iter()
+                .any(|wanted| wanted.namespace().as_ref() == Some(namespace))
+            {
+                continue;
+            }
+            let deleted = delete(&api(namespace), binding.as_ref()).await;
+            match deleted {
+                Ok(_) => tracing::info!(
+                    namespace,
+                    "nobody reads through the API here any more: the agents' right is deleted"
+                ),
+                Err(error) => first = first.and(Err(Error::apply(binding.as_ref())(error))),
+            }
+        }
+        for binding in wanted {
+            let namespace = binding.namespace().unwrap_or_default();
+            let current = live.role_bindings.get(&namespace);
+            if current.is_some_and(|current| apply::settled(binding, current.as_ref())) {
+                continue;
+            }
+            match apply::apply(&api(&namespace), binding, None).await {
+                Ok(stored) => note(Kind::RoleBinding, &stored, applied),
+                Err(error) => first = first.and(Err(Error::apply(binding)(error))),
+            }
+        }
+        first
     }
 
     /// A document's part: immutable and named by content, so that its existence is all there is to see to.
@@ -268,7 +307,13 @@ fn create_params() -> PostParams {
 
 fn note<K: Resource<DynamicType = ()>>(kind: Kind, stored: &K, applied: &mut Applied) {
     let (name, version) = (stored.name_any(), stored.resource_version().unwrap_or_default());
+    let namespace = stored.namespace().unwrap_or_default();
     super::metrics().writes.inc();
     tracing::debug!(kind = %K::kind(&()), name, version, "written");
-    applied.written.push(Written { kind, name, version });
+    applied.written.push(Written {
+        kind,
+        namespace,
+        name,
+        version,
+    });
 }

@@ -160,6 +160,7 @@ mod tests {
             generation: 1,
             refused: None,
             containers,
+            unread: None,
             outputs: vec![OutputReport {
                 tenant: Key::new("logging", "ops"),
                 lag_seconds: 0,

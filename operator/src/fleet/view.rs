@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -14,7 +14,7 @@ use sluice_engine::well_known::AGENT;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::render::{daemon_set, document_parts, pointer};
+use super::render::{daemon_set, document_parts, pod_logs, pointer};
 use crate::cluster::names::{COMPONENT, Owner, managed_selector};
 
 mod mirror;
@@ -26,8 +26,8 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// The watches.
 pub struct View {
-    namespace: String,
     cluster_roles: Store<ClusterRole>,
+    role_bindings: Store<RoleBinding>,
     service_accounts: Store<ServiceAccount>,
     secrets: Store<Secret>,
     config_maps: Store<ConfigMap>,
@@ -58,6 +58,8 @@ pub struct Live {
     pub documents: BTreeMap<String, Arc<ConfigMap>>,
     /// Nodes' pointers.
     pub pointers: BTreeMap<String, Arc<ConfigMap>>,
+    /// What lets agents read through the API, by namespace.
+    pub role_bindings: BTreeMap<String, Arc<RoleBinding>>,
 }
 
 /// An object as the server stored it: the watches will show this version or a later one.
@@ -65,6 +67,8 @@ pub struct Live {
 pub struct Written {
     /// Its kind.
     pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
     /// Its name.
     pub name: String,
     /// Its `resourceVersion`.
@@ -82,6 +86,8 @@ pub enum Kind {
     ConfigMap,
     /// `apps/v1` `DaemonSet`.
     DaemonSet,
+    /// `rbac.authorization.k8s.io/v1` `RoleBinding`.
+    RoleBinding,
 }
 
 impl View {
@@ -102,7 +108,13 @@ impl View {
         let agents = watcher::Config::default().labels(&labels.join(","));
         let own = namespace;
         Self {
-            namespace: own.to_owned(),
+            role_bindings: mirror(
+                Api::all(client.clone()),
+                managed.clone(),
+                &[&ours],
+                |_| {},
+                &mut tasks,
+            ),
             cluster_roles: mirror(
                 Api::all(client.clone()),
                 named.clone(),
@@ -163,6 +175,7 @@ impl View {
     pub async fn ready(&self) {
         // it fails only when the watch's task has ended, and it never does
         self.cluster_roles.wait_until_ready().await.ok();
+        self.role_bindings.wait_until_ready().await.ok();
         self.service_accounts.wait_until_ready().await.ok();
         self.secrets.wait_until_ready().await.ok();
         self.config_maps.wait_until_ready().await.ok();
@@ -184,6 +197,13 @@ impl View {
             service_account: self.service_accounts.state().into_iter().next(),
             daemon_set: self.daemon_sets.state().into_iter().next(),
             secrets: by_name(self.secrets.state()),
+            role_bindings: self
+                .role_bindings
+                .state()
+                .into_iter()
+                .filter(|binding| binding.metadata.name.as_deref() == Some(pod_logs::NAME))
+                .filter_map(|binding| Some((binding.metadata.namespace.clone()?, binding)))
+                .collect(),
             ..Live::default()
         };
         for (name, config_map) in by_name(self.config_maps.state()) {
@@ -243,14 +263,16 @@ impl View {
         }
         let Written {
             kind,
+            namespace,
             name,
             version: wanted,
         } = written;
         let seen = match kind {
-            Kind::ServiceAccount => version(&self.service_accounts, name, &self.namespace),
-            Kind::Secret => version(&self.secrets, name, &self.namespace),
-            Kind::ConfigMap => version(&self.config_maps, name, &self.namespace),
-            Kind::DaemonSet => version(&self.daemon_sets, name, &self.namespace),
+            Kind::ServiceAccount => version(&self.service_accounts, name, namespace),
+            Kind::Secret => version(&self.secrets, name, namespace),
+            Kind::ConfigMap => version(&self.config_maps, name, namespace),
+            Kind::DaemonSet => version(&self.daemon_sets, name, namespace),
+            Kind::RoleBinding => version(&self.role_bindings, name, namespace),
         };
         seen.is_some_and(|seen| match (seen.parse::<u64>(), wanted.parse::<u64>()) {
             (Ok(seen), Ok(wanted)) => seen >= wanted,

@@ -35,6 +35,8 @@ pub type Object = DeserializeGuard<LogPipeline>;
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// Whether agents see their nodes' files.
+    pub host_paths: bool,
     /// Pipelines that exist.
     pub pipelines: Store<Object>,
     /// Namespaces that exist.

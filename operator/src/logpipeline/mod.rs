@@ -55,7 +55,7 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
     let began = Instant::now();
     let key = key_of(object.as_ref());
     let validated = match &object.0 {
-        Ok(pipeline) => validate::validate(pipeline),
+        Ok(pipeline) => validate::validate(pipeline, context.host_paths),
         Err(invalid) => Err(Rejection::new(
             reasons::INVALID,
             format!("the object cannot be read: {}", invalid.error),

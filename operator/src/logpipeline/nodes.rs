@@ -69,6 +69,7 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
     let mut rejected: BTreeMap<&str, u64> = BTreeMap::new();
     let mut lag = None;
     let mut standings: BTreeMap<Standing, &str> = BTreeMap::new();
+    let mut unread = None;
     for (name, node) in &observed.nodes {
         counts.matched += 1;
         let standing = stand(node, wanted, now);
@@ -97,7 +98,9 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
         }
         standings.entry(standing).or_insert(name);
         let late = own_lag.unwrap_or(0);
-        if matches!(standing, Standing::Refused | Standing::Silent) || late >= LATE {
+        let blind = report.and_then(|report| report.unread.as_deref());
+        unread = unread.or_else(|| blind.map(|why| (name.as_str(), why)));
+        if matches!(standing, Standing::Refused | Standing::Silent) || late >= LATE || blind.is_some() {
             worst.push((standing, late, describe(name, node, report, own_lag)));
         }
     }
@@ -117,7 +120,10 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
             .collect(),
         lag,
         programmed: programmed(&standings, counts, observed),
-        delivering: delivering(lag, wanted),
+        delivering: match unread {
+            Some((node, why)) => Verdict::no(reasons::API_READ_FAILING, format!("on {node} {why}")),
+            None => delivering(lag, wanted),
+        },
         doubtful: standings.keys().next() == Some(&Standing::JustSilent),
     }
 }
@@ -168,7 +174,10 @@ fn stand(node: &Node, wanted: &Wanted<'_>, now: i64) -> Standing {
 fn describe(name: &str, node: &Node, report: Option<&PipelineReport>, lag: Option<u32>) -> WorstNode {
     let last_error = match (&node.agent, report.and_then(|report| report.refused.as_deref())) {
         (None, _) => Some("the agent does not answer".to_owned()),
-        (Some(_), refused) => refused.map(|text| clip(text, 1024)),
+        (Some(_), refused) => {
+            let unread = report.and_then(|report| report.unread.as_deref());
+            refused.or(unread).map(|text| clip(text, 1024))
+        }
     };
     WorstNode {
         name: name.to_owned(),

@@ -43,7 +43,10 @@ pub fn status(
         let folded = nodes::fold(observed, &wanted, moment.now.as_second());
         steady(folded, &wanted, old, moment)
     });
-    let accepted = Verdict::yes(reasons::ACCEPTED, "the spec is valid");
+    let accepted = match authorized.validated.remark {
+        Some(remark) => Verdict::yes(reasons::ACCEPTED, format!("the spec is valid; {remark}")),
+        None => Verdict::yes(reasons::ACCEPTED, "the spec is valid"),
+    };
     let nothing = Verdict::pending("nothing may be collected");
     let (programmed, delivering) = folded.as_ref().map_or((&nothing, &nothing), |folded| {
         (&folded.programmed, &folded.delivering)

@@ -55,7 +55,7 @@ fn steps(world: &World, pods: &str, more: &str) -> Resolved {
     let text = format!(
         "{{apiVersion: sluice.dev/v1alpha1, kind: LogPipeline, metadata: {{name: web, namespace: a, uid: u, generation: 3}}, spec: {{tenantRefs: [{{name: ops, namespace: logging}}], sources: {{pods: {pods}}}{more}}}}}"
     );
-    let validated = validate(&serde_saphyr::from_str(&text).unwrap()).unwrap();
+    let validated = validate(&serde_saphyr::from_str(&text).unwrap(), true).unwrap();
     let allowed = |namespace: &str| world.allowed.get(namespace).copied();
     let facts = Facts {
         namespaces: &world.namespaces,
@@ -77,6 +77,7 @@ fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
         generation: 3,
         refused: None,
         containers: 1,
+        unread: None,
         outputs: vec![OutputReport {
             tenant: ops.clone(),
             lag_seconds: 0,
@@ -266,6 +267,15 @@ fn ready_follows_the_nodes() {
     let late = node(&resolved, |report| report.outputs[0].lag_seconds = 60);
     is(&ready(vec![good(), late]), "Delivering", "False", "Lagging");
     is(&ready(Vec::new()), "Ready", "False", "NoNodes");
+    let blind = node(&resolved, |report| {
+        report.unread = Some("a/web/main cannot be read".into());
+    });
+    let status = ready(vec![good(), blind]);
+    is(&status, "Delivering", "False", "ApiReadFailing");
+    assert_eq!(
+        status.worst_nodes[0].last_error.as_deref(),
+        Some("a/web/main cannot be read")
+    );
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct Options {
     pub review_all_namespaces: bool,
     /// Allow tenants on loopback and link-local addresses.
     pub allow_local_addresses: bool,
+    /// Whether agents see their nodes' files.
+    pub host_paths: bool,
 }
 
 /// The object side, running; it ends when this is dropped.
@@ -125,6 +127,7 @@ pub async fn objects(
     let (accounts, accounts_writer) = reflector::store();
     let context = Arc::new(logpipeline::Context {
         client: client.clone(),
+        host_paths: options.host_paths,
         pipelines: pipelines.clone(),
         namespaces: Mutex::default(),
         accounts: accounts.clone(),

@@ -19,12 +19,13 @@ fn every_key_is_read() {
          agent:\n  image: localhost/sluice-agent:0.1.0\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: a}]\n  \
          resources: {limits: {memory: 64Mi, cpu: 1}}\n  tolerations: [{key: a, operator: Exists, effect: NoSchedule}]\n  \
          nodeSelector: {pool: web}\n  affinity: {nodeAffinity: {}}\n  priorityClassName: high\n  podAnnotations: {a: b}\n  \
-         podLabels: {c: d}\n  hostPaths: {logRoot: /logs, stateDir: /state, extra: [/var/lib/docker/containers]}\n  \
+         podLabels: {c: d}\n  hostPaths: false\n  paths: {logRoot: /logs, stateDir: /state, extra: [/var/lib/docker/containers]}\n  \
          seLinuxOptions: {type: spc_t}\n  env: [{name: RUST_LOG, value: debug}]\n",
         "own",
     )
     .unwrap();
-    assert_eq!(settings.agent.host_paths.extra, ["/var/lib/docker/containers"]);
+    assert!(!settings.agent.host_paths);
+    assert_eq!(settings.agent.paths.extra, ["/var/lib/docker/containers"]);
     assert_eq!(
         settings.agent.se_linux_options.unwrap().type_.as_deref(),
         Some("spc_t")
@@ -45,10 +46,7 @@ fn an_error_names_the_key() {
         ("logLevel: loud", "logLevel"),
         ("tenantNamespaces: ['']", "tenantNamespaces"),
         ("tenantNamespaces: [a_b]", "tenantNamespaces"),
-        (
-            "agent: {hostPaths: {stateDir: ../state}}",
-            "agent.hostPaths.stateDir",
-        ),
+        ("agent: {paths: {stateDir: ../state}}", "agent.paths.stateDir"),
         ("agent: {env: [{name: NODE_NAME, value: a}]}", "agent.env"),
     ] {
         let error = Settings::parse(yaml, "own").unwrap_err().to_string();

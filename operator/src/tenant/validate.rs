@@ -120,7 +120,7 @@ pub fn validate(tenant: &LokiTenant, namespaces: &BTreeSet<String>) -> Result<Va
                 value: header.value.clone(),
             })
             .collect(),
-        limits: limits(spec.limits.as_ref()),
+        limits: limits(spec.limits.as_ref())?,
         delivery: delivery(spec.delivery.as_ref())?,
     };
     let violations = rules::tenant(&entry);
@@ -140,14 +140,28 @@ pub fn validate(tenant: &LokiTenant, namespaces: &BTreeSet<String>) -> Result<Va
     })
 }
 
-fn limits(spec: Option<&lokitenant::Limits>) -> Limits {
+/// Milliseconds of a duration as it stands in the spec.
+fn duration(field: &str, text: &str) -> Result<u64, Rejection> {
+    milliseconds(text).ok_or_else(|| {
+        Rejection::new(
+            reasons::INVALID,
+            format!("{field}: {text:?} is no duration: write it as 1s or 250ms"),
+        )
+    })
+}
+
+fn limits(spec: Option<&lokitenant::Limits>) -> Result<Limits, Rejection> {
     let Some(spec) = spec else {
-        return Limits::default();
+        return Ok(Limits::default());
     };
+    let window = spec.out_of_order_window.as_ref();
+    let window = window.map(|text| duration("limits.outOfOrderWindow", text));
+    let max_age = spec.reject_old_samples_max_age.as_ref();
+    let max_age = max_age.map(|text| duration("limits.rejectOldSamplesMaxAge", text));
     let default = Limits::default();
     let metadata = spec.structured_metadata.clone().unwrap_or_default();
     let metadata_default = StructuredMetadata::default();
-    Limits {
+    Ok(Limits {
         rate_bytes_per_second: spec
             .rate_bytes_per_second
             .unwrap_or(default.rate_bytes_per_second),
@@ -158,6 +172,8 @@ fn limits(spec: Option<&lokitenant::Limits>) -> Limits {
         per_stream_burst_bytes: spec
             .per_stream_burst_bytes
             .unwrap_or(default.per_stream_burst_bytes),
+        out_of_order_window_ms: window.transpose()?.unwrap_or(default.out_of_order_window_ms),
+        reject_old_samples_max_age_ms: max_age.transpose()?,
         max_line_bytes: spec.max_line_bytes.unwrap_or(default.max_line_bytes),
         max_label_names: spec.max_label_names.unwrap_or(default.max_label_names),
         max_label_value_bytes: spec
@@ -168,7 +184,7 @@ fn limits(spec: Option<&lokitenant::Limits>) -> Limits {
             max_bytes: metadata.max_bytes.unwrap_or(metadata_default.max_bytes),
             max_count: metadata.max_count.unwrap_or(metadata_default.max_count),
         },
-    }
+    })
 }
 
 fn delivery(spec: Option<&lokitenant::Delivery>) -> Result<Delivery, Rejection> {
@@ -178,12 +194,7 @@ fn delivery(spec: Option<&lokitenant::Delivery>) -> Result<Delivery, Rejection> 
     let default = Delivery::default();
     let read = |field: &str, text: Option<&String>, default: u64| match text {
         None => Ok(default),
-        Some(text) => milliseconds(text).ok_or_else(|| {
-            Rejection::new(
-                reasons::INVALID,
-                format!("delivery.{field}: {text:?} is no duration: write it as 1s or 250ms"),
-            )
-        }),
+        Some(text) => duration(&format!("delivery.{field}"), text),
     };
     Ok(Delivery {
         batch_bytes: spec.batch_bytes.unwrap_or(default.batch_bytes),

@@ -175,6 +175,31 @@ async fn lokitenants() {
             "",
         ),
         (
+            "{limits: {outOfOrderWindow: 10s, rejectOldSamplesMaxAge: 1m}}",
+            "",
+        ),
+        (
+            "{limits: {outOfOrderWindow: 168h, rejectOldSamplesMaxAge: 8760h}}",
+            "",
+        ),
+        (
+            "{limits: {outOfOrderWindow: 9s}}",
+            "limits.outOfOrderWindow is out of range: use 10s to 168h",
+        ),
+        (
+            "{limits: {outOfOrderWindow: 168h1s}}",
+            "limits.outOfOrderWindow is out of range: use 10s to 168h",
+        ),
+        ("{limits: {outOfOrderWindow: 1d}}", "spec.limits.outOfOrderWindow"),
+        (
+            "{limits: {rejectOldSamplesMaxAge: 59s}}",
+            "limits.rejectOldSamplesMaxAge is out of range: use at least 1m",
+        ),
+        (
+            "{limits: {rejectOldSamplesMaxAge: ''}}",
+            "spec.limits.rejectOldSamplesMaxAge",
+        ),
+        (
             "{limits: {maxLineBytes: 1023}}",
             "spec.limits.maxLineBytes in body should be greater than or equal to 1024",
         ),
@@ -260,6 +285,12 @@ async fn logpipelines() {
             "tenantRefs lists a tenant twice",
         ),
         ("{sources: {pods: null}}", "sources names no source: add pods"),
+        ("{sources: {pods: {readFrom: API}}}", ""),
+        ("{sources: {pods: {readFrom: Files}}}", ""),
+        (
+            "{sources: {pods: {readFrom: Journal}}}",
+            "supported values: \"Files\", \"API\"",
+        ),
         ("{sources: {pods: {namespaces: {all: true}}}}", ""),
         (
             "{sources: {pods: {namespaces: {all: true, excludeNames: [x]}}}}",

@@ -114,6 +114,7 @@ fn obedient(desired: &Desired) -> Observed {
                 generation: pipeline.generation,
                 refused: None,
                 containers: 1,
+                unread: None,
                 outputs: outputs.collect(),
             };
             Some(report)
@@ -160,6 +161,7 @@ async fn from_a_refused_tenant_to_lines_and_back() {
         tenant_namespaces: ["logging".to_owned()].into(),
         review_all_namespaces: true,
         allow_local_addresses: true,
+        host_paths: true,
     };
     let side = objects(
         client.clone(),

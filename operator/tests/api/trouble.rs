@@ -87,6 +87,7 @@ async fn trouble_of_one_is_nobody_elses() {
         tenant_namespaces: ["outage".to_owned()].into(),
         review_all_namespaces: true,
         allow_local_addresses: true,
+        host_paths: true,
     };
     let began = Instant::now();
     let side = objects(

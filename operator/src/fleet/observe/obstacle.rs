@@ -52,7 +52,8 @@ fn explain(message: &str, namespace: &str) -> Obstacle {
     let remedy = if has("violates PodSecurity") {
         format!(
             "Agents read log files of the node, which the namespace's Pod Security level forbids; run: \
-             kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged --overwrite"
+             kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged --overwrite; \
+             or read through the API: set the chart's agent.hostPaths to false"
         )
     } else if has("security context constraint") {
         format!(

@@ -229,6 +229,7 @@ mod tests {
             generation: 1,
             refused: None,
             containers: 0,
+            unread: None,
             outputs: Vec::new(),
         }
     }

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, HostPathVolumeSource,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
-    VolumeProjection,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
+    HostPathVolumeSource, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -23,6 +23,8 @@ use crate::settings::{AgentSettings, Settings};
 
 /// Environment that the operator sets; settings may not.
 pub const ENVIRONMENT: [&str; 4] = ["NODE_NAME", "POD_NAMESPACE", "POD_UID", "MALLOC_ARENA_MAX"];
+/// User and group of agents that read no files of their node.
+const NOBODY: i64 = 65532;
 /// Annotation with the hash of what was rendered: a field that we stop writing shows in it.
 const RENDERED: &str = "sluice.dev/rendered";
 
@@ -89,6 +91,9 @@ fn template(settings: &Settings) -> PodTemplateSpec {
                     localhost_profile: None,
                 }),
                 se_linux_options: agent.se_linux_options.clone(),
+                run_as_non_root: (!agent.host_paths).then_some(true),
+                // the volumes are root's, and readable for this group
+                fs_group: (!agent.host_paths).then_some(NOBODY),
                 ..PodSecurityContext::default()
             }),
             containers: vec![container(settings)],
@@ -100,6 +105,7 @@ fn template(settings: &Settings) -> PodTemplateSpec {
 
 fn container(settings: &Settings) -> Container {
     let agent = &settings.agent;
+    let user = if agent.host_paths { 0 } else { NOBODY };
     Container {
         name: "agent".into(),
         image: Some(agent.image.clone()),
@@ -115,8 +121,8 @@ fn container(settings: &Settings) -> Container {
         readiness_probe: Some(probe("/readyz", 5)),
         // root only to read what root alone may read: kubelet's files are its own, so no capability is needed
         security_context: Some(SecurityContext {
-            run_as_user: Some(0),
-            run_as_group: Some(0),
+            run_as_user: Some(user),
+            run_as_group: Some(user),
             privileged: Some(false),
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -133,9 +139,14 @@ fn container(settings: &Settings) -> Container {
 
 /// Flags of the agent; only what is not its default.
 fn arguments(settings: &Settings) -> Vec<String> {
-    let paths = &settings.agent.host_paths;
+    let paths = &settings.agent.paths;
+    let log_root = if settings.agent.host_paths {
+        format!("--log-root={}", paths.log_root)
+    } else {
+        "--no-log-root".into()
+    };
     let mut arguments = vec![
-        format!("--log-root={}", paths.log_root),
+        log_root,
         format!("--state-dir={}", paths.state_dir),
         format!("--log-level={}", settings.log_level),
     ];
@@ -202,17 +213,20 @@ fn mounts(agent: &AgentSettings) -> Vec<VolumeMount> {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
+    let paths = &agent.paths;
     let mut mounts = vec![
-        mount("logs", &agent.host_paths.log_root, true),
-        mount("state", &agent.host_paths.state_dir, false),
+        mount("state", &paths.state_dir, false),
         mount("credentials", CREDENTIALS_DIR, true),
         mount("status", STATUS_TLS_DIR, true),
     ];
-    mounts.extend(
-        (0..)
-            .zip(&agent.host_paths.extra)
-            .map(|(index, path)| mount(&extra(index), path, true)),
-    );
+    if agent.host_paths {
+        mounts.insert(0, mount("logs", &paths.log_root, true));
+        mounts.extend(
+            (0..)
+                .zip(&paths.extra)
+                .map(|(index, path)| mount(&extra(index), path, true)),
+        );
+    }
     mounts
 }
 
@@ -225,24 +239,35 @@ fn volumes(agent: &AgentSettings) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
-    let mut volumes = vec![
-        host("logs", &agent.host_paths.log_root, "Directory"),
-        host("state", &agent.host_paths.state_dir, "DirectoryOrCreate"),
-        credentials(),
-        Volume {
-            name: "status".into(),
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(STATUS_SECRET.into()),
-                default_mode: Some(0o400),
-                ..SecretVolumeSource::default()
-            }),
+    let paths = &agent.paths;
+    let status = Volume {
+        name: "status".into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(STATUS_SECRET.into()),
+            default_mode: Some(0o400),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    if !agent.host_paths {
+        // bounded by the agent itself: a limit here would have the pod evicted, and what it holds lost
+        let state = Volume {
+            name: "state".into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
             ..Volume::default()
-        },
+        };
+        return vec![state, credentials(), status];
+    }
+    let mut volumes = vec![
+        host("logs", &paths.log_root, "Directory"),
+        host("state", &paths.state_dir, "DirectoryOrCreate"),
+        credentials(),
+        status,
     ];
     // a runtime's folder need not exist on every node
     volumes.extend(
         (0..)
-            .zip(&agent.host_paths.extra)
+            .zip(&paths.extra)
             .map(|(index, path)| host(&extra(index), path, "DirectoryOrCreate")),
     );
     volumes

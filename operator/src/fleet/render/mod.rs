@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 
 use super::certificates::Certificates;
 use super::desired::Shares;
@@ -20,6 +21,7 @@ pub mod credentials;
 pub mod daemon_set;
 pub mod document;
 pub mod document_parts;
+pub mod pod_logs;
 pub mod pointer;
 pub mod service_account;
 pub mod status_secret;
@@ -56,6 +58,8 @@ pub struct Rendered {
     pub documents: Vec<ConfigMap>,
     /// One pointer per node, once the credentials' versions are known.
     pub pointers: Pointers,
+    /// What lets agents read through the API, one in each namespace where they do.
+    pub role_bindings: Vec<RoleBinding>,
     /// The agents.
     pub daemon_set: DaemonSet,
 }
@@ -86,6 +90,7 @@ pub fn render(package: &Package, inputs: Inputs<'_>) -> Rendered {
             deny: pointer::deny(shares),
             needed: package.secrets.clone(),
         },
+        role_bindings: pod_logs::render(shares, namespace, owner),
         daemon_set: daemon_set::render(settings, owner),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use sluice_engine::credentials::{Basic, Credentials};
-use sluice_engine::document::{Auth, Delivery, Limits, Namespace, Pipeline, PodSource, StartAt, Tenant, Tls};
+use sluice_engine::document::{Auth, Delivery, Limits, Namespace, Pipeline, PodSource, Tenant, Tls};
 use sluice_engine::key::Key;
 use sluice_engine::labels::LabelRules;
 use sluice_engine::pointer::Denial;
@@ -35,7 +35,7 @@ fn pipeline(name: &str, tenants: &[&str]) -> PipelineShare {
                 }],
                 selector: LabelSelector::default(),
                 containers: ContainerSelector::default(),
-                start_at: StartAt::Beginning,
+                ..PodSource::default()
             },
             labels: LabelRules::default(),
             name,
@@ -199,12 +199,28 @@ fn daemon_set_with_every_setting() {
         "logLevel: debug\nallowLocalAddresses: true\nagent: {image: 'localhost/sluice-agent:0.1.0', imagePullPolicy: Never, \
          imagePullSecrets: [{name: pull}], tolerations: [{key: a, operator: Exists}], nodeSelector: {pool: web}, \
          affinity: {nodeAffinity: {}}, priorityClassName: high, podAnnotations: {a: b}, \
-         podLabels: {c: d, app.kubernetes.io/name: other}, hostPaths: {extra: [/var/lib/docker/containers]}, \
+         podLabels: {c: d, app.kubernetes.io/name: other}, paths: {extra: [/var/lib/docker/containers]}, \
          seLinuxOptions: {type: spc_t}, env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]}",
         "own",
     )
     .unwrap();
     insta::assert_yaml_snapshot!(rendered_with(&settings, &shares()).daemon_set);
+}
+
+#[test]
+fn without_host_paths_a_restricted_namespace_will_do() {
+    let settings = Settings::parse("agent: {hostPaths: false, paths: {extra: [/x]}}", "own").unwrap();
+    let rendered = rendered_with(&settings, &shares());
+    let spec = rendered.daemon_set.spec.unwrap().template.spec.unwrap();
+    let volumes: Vec<_> = spec.volumes.unwrap();
+    assert!(volumes.iter().all(|volume| volume.host_path.is_none()));
+    let names: Vec<_> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+    assert_eq!(names, ["state", "credentials", "status"]);
+    let container = &spec.containers[0];
+    assert_eq!(container.args.as_ref().unwrap()[0], "--no-log-root");
+    assert_eq!(container.volume_mounts.as_ref().unwrap().len(), 3);
+    assert_eq!(spec.security_context.unwrap().run_as_non_root, Some(true));
+    assert_ne!(container.security_context.as_ref().unwrap().run_as_user, Some(0));
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! Positions in, places that another process finds again out, and back.
+
+use sluice_engine::cri::Timestamp;
+
+use super::chain::Chain;
+use super::fingerprint::Fingerprint;
+use super::generation::{Generation, read_fully};
+use super::position::Position;
+
+/// A generation as it is known across processes, and a place in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The container's restart count.
+    pub restart: u32,
+    /// The content's identity.
+    pub print: Fingerprint,
+    /// Uncompressed bytes from its beginning.
+    pub offset: u64,
+}
+
+impl Chain {
+    /// A position as it can be found again by another process.
+    pub fn place(&mut self, position: Position) -> Option<Place> {
+        let at = self.index(position.generation);
+        self.refresh(at);
+        let generation = self.get(position.generation)?;
+        Some(Place {
+            restart: generation.restart,
+            print: generation.print,
+            offset: position.offset,
+        })
+    }
+
+    /// Where a place is now; `Err` with the oldest surviving bytes behind it when its content is gone, those of
+    /// a file left out that ends before `previous`, the last timestamp read.
+    pub fn find(&self, place: &Place, previous: Option<Timestamp>) -> Result<Position, Position> {
+        let is_it = |found: &&Generation| {
+            found.restart == place.restart
+                && !found.replaced
+                && found.start <= place.offset
+                && found.end.is_none_or(|end| end >= place.offset)
+                && self.head(found).is_some_and(|head| place.print.matches(&head))
+        };
+        let mut cut = None;
+        for found in self.generations.iter().filter(is_it) {
+            if self.plain_len(found).is_none_or(|len| len >= place.offset) {
+                return Ok(Position {
+                    generation: found.number,
+                    offset: place.offset,
+                });
+            }
+            cut.get_or_insert_with(|| found.beginning());
+        }
+        let survives = |found: &&Generation| found.restart >= place.restart && !found.replaced;
+        let survivors = || self.generations.iter().filter(survives);
+        // A file was read to its end whose successor began before what was read last.
+        let began = |found: &&Generation| found.first.is_some() && found.first < previous;
+        let survivor = survivors().rfind(began).or_else(|| survivors().next());
+        Err(cut
+            .or_else(|| survivor.map(Generation::beginning))
+            .unwrap_or(Position {
+                generation: self.next,
+                offset: 0,
+            }))
+    }
+
+    /// The beginning of what there is.
+    pub fn beginning(&self) -> Position {
+        self.generations.first().map_or(
+            Position {
+                generation: self.next,
+                offset: 0,
+            },
+            Generation::beginning,
+        )
+    }
+
+    /// The end of what there is, after its last whole line. An empty file has no identity to be found again by,
+    /// so it is the end of the one before.
+    pub fn end(&self) -> Position {
+        let with_bytes = |generation: &&Generation| self.has_bytes(generation);
+        let Some(last) = self.generations.iter().rev().find(with_bytes) else {
+            return self.beginning();
+        };
+        let Some(len) = self.plain_len(last) else {
+            // Whatever its length is without compression: behind it.
+            return Position {
+                generation: last.number,
+                offset: u64::MAX,
+            };
+        };
+        let mut tail = vec![0; 64 << 10];
+        let from = len.saturating_sub(tail.len() as u64);
+        let read = self
+            .handle(last)
+            .and_then(|file| read_fully(&file, from, &mut tail))
+            .unwrap_or(0);
+        let whole = tail.get(..read).and_then(|tail| memchr::memrchr(b'\n', tail));
+        Position {
+            generation: last.number,
+            offset: whole.map_or(from, |at| from + at as u64 + 1),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A listing of a container's folder in, generations out: which names are new files, and which are files that are
+//! known under other names.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::chain::Chain;
+use super::fingerprint::Fingerprint;
+use super::generation::{Generation, head_of};
+use crate::discover::beneath::{Facts, LogRoot, OpenError};
+use crate::discover::names::LogName;
+
+/// Files of one container that are held open at most: more than kubelet keeps of two restarts. In a crash loop's
+/// folder of thousands, the others are opened when their turn comes.
+const HELD: usize = 32;
+
+/// What a listing gives to look at one name.
+struct Look<'a> {
+    folder: &'a OwnedFd,
+    names: &'a [LogName],
+    /// Generations below are read and acknowledged.
+    wanted: u32,
+}
+
+impl Chain {
+    /// Takes in a listing, oldest name first, and opens what is new; files at or above `wanted` that were
+    /// closed are opened again. False when a name vanished meanwhile or could not be opened: nothing
+    /// younger was taken in then, so list again.
+    pub fn reconcile(&mut self, names: &[LogName], wanted: u32) -> bool {
+        let folder = match self.open_folder() {
+            Ok(folder) => folder,
+            Err(error) => {
+                tracing::debug!(%error, "a container's folder is not read yet");
+                return false;
+            }
+        };
+        let look = Look {
+            folder: &folder,
+            names,
+            wanted,
+        };
+        let (mut fresh, mut complete) = (Vec::new(), true);
+        for name in names {
+            match self.take_in(&look, name, &mut fresh) {
+                Ok(()) => {}
+                Err(error) if error.may_pass() => {
+                    tracing::debug!(file = %name, %error, "a log file is not read yet");
+                    complete = false;
+                    break;
+                }
+                // Said once; tried again at each listing, since the name may come to mean another file.
+                Err(error) => self.refuse(name, &error),
+            }
+        }
+        if !fresh.is_empty() && self.rotated_since(&folder, names) {
+            return false;
+        }
+        if complete {
+            self.refused
+                .retain(|refused| names.iter().any(|name| name.to_string() == *refused));
+            for generation in &mut self.generations {
+                if generation
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| names.binary_search(name).is_err())
+                {
+                    generation.name = None;
+                }
+            }
+        }
+        self.number(fresh);
+        self.keep_needed();
+        complete
+    }
+
+    /// New files in the order in which they were written. A rotated file's name has the node's local time, which
+    /// a change of summer time turns back; its lines have the zone as well.
+    fn number(&mut self, mut fresh: Vec<Generation>) {
+        // Nothing was read of a tip that was empty, so what was copied from it meanwhile comes first.
+        let is_blank = |last: &mut Generation| {
+            let before = fresh.iter().any(|new| new.name < last.name);
+            last.print.len == 0 && !last.late && !last.replaced && before
+        };
+        let blank = self.generations.pop_if(is_blank);
+        let mut number = blank.as_ref().map(|blank| blank.number);
+        fresh.extend(blank);
+        fresh.sort_by(|one, other| one.name.cmp(&other.name));
+        let dated = |generation: &Generation| generation.was_tip || generation.first.is_some();
+        if fresh.iter().all(dated) {
+            fresh.sort_by_key(|generation| {
+                let first = generation.first.filter(|_| !generation.was_tip);
+                (generation.restart, generation.was_tip, first)
+            });
+        }
+        for mut generation in fresh {
+            generation.number = number.take().unwrap_or_else(|| self.next_number());
+            self.generations.push(generation);
+        }
+    }
+
+    fn take_in(
+        &mut self,
+        look: &Look<'_>,
+        name: &LogName,
+        fresh: &mut Vec<Generation>,
+    ) -> Result<(), OpenError> {
+        let text = name.to_string();
+        let mut opened: Option<(File, Facts)> = None;
+        let mut facts = LogRoot::facts(look.folder, &text)?;
+        if facts.link {
+            let (file, real) = self.root.file(look.folder, &text)?;
+            facts = real;
+            opened = Some((file, real));
+        }
+        if let Some(at) = self.known(name, &facts) {
+            let generation = self.generations.get(at);
+            let renamed = generation.is_some_and(|known| known.name.as_ref() != Some(name));
+            let closed = generation.is_some_and(|known| known.file.is_none());
+            let needed = generation.is_some_and(|known| known.number >= look.wanted);
+            let mut same = true;
+            if closed && (renamed || (needed && self.may_hold())) {
+                let (file, found) = self.open(look, &text, opened.take())?;
+                let head = head_of(&file, name.gz)?;
+                // Nothing kept its inode from being used again.
+                same = generation.is_some_and(|known| known.is(&head, renamed));
+                if same && needed {
+                    self.hold(at, name, file, &found);
+                } else {
+                    opened = Some((file, found));
+                }
+            }
+            if same {
+                self.rename(at, name);
+                if !name.gz {
+                    self.add_late(at, facts.size);
+                }
+                return Ok(());
+            }
+        }
+        // One file by two names.
+        if let Some(twice) = fresh
+            .iter_mut()
+            .find(|new| new.has_inode(facts.device, facts.inode))
+        {
+            twice.was_tip |= name.rotated.is_none();
+            twice.name = Some(name.clone());
+            return Ok(());
+        }
+        let (file, facts) = self.open(look, &text, opened)?;
+        let head = head_of(&file, name.gz)?;
+        if name.gz
+            && let Some(at) = self.compressed_from(look, name, &head)
+        {
+            if self.generations.get(at).is_some_and(|known| known.file.is_none()) {
+                self.hold(at, name, file, &facts);
+            }
+            self.rename(at, name);
+            return Ok(());
+        }
+        // Read now, it would be taken for what follows after the one that still grows.
+        let is_younger = |generation: &Generation| {
+            generation.restart > name.restart
+                && generation
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| look.names.binary_search(name).is_ok())
+        };
+        if self.generations.iter().any(is_younger) {
+            return Err(OpenError::Refused("it appeared after files of a later restart"));
+        }
+        let mut generation = Generation::new(0, name.clone(), &facts);
+        generation.refresh(&head);
+        if self.held()
+            + fresh
+                .iter()
+                .filter(|generation| generation.file.is_some())
+                .count()
+            < HELD
+        {
+            generation.file = self.root.budget().hold(file).map(Arc::new);
+        }
+        fresh.push(generation);
+        Ok(())
+    }
+
+    /// Whether kubelet rotated a file after the folder was listed: what was opened as the tip may be younger
+    /// than a file that is not in the list.
+    fn rotated_since(&self, folder: &OwnedFd, names: &[LogName]) -> bool {
+        let is_new =
+            |name: &LogName| name.rotated.is_some() && !names.iter().any(|known| known.is_twin(name));
+        self.root
+            .log_names(folder)
+            .is_ok_and(|listed| listed.iter().any(is_new))
+    }
+
+    fn open(
+        &self,
+        look: &Look<'_>,
+        name: &str,
+        opened: Option<(File, Facts)>,
+    ) -> Result<(File, Facts), OpenError> {
+        match opened {
+            Some(opened) => Ok(opened),
+            None => self.root.file(look.folder, name),
+        }
+    }
+
+    /// The generation that a name seems to stand for, by its inode, or as the compressed form of a plain name. An
+    /// inode is used again only after its last descriptor is closed, so one that is held open is certain.
+    fn known(&self, name: &LogName, facts: &Facts) -> Option<usize> {
+        let by_inode = self.generations.iter().rposition(|generation| {
+            generation.has_inode(facts.device, facts.inode) && generation.gz == name.gz
+        });
+        let is_twin = |generation: &Generation| generation.name.as_ref().is_some_and(|n| n.is_twin(name));
+        by_inode.or_else(|| {
+            name.gz
+                .then(|| self.generations.iter().rposition(is_twin))
+                .flatten()
+        })
+    }
+
+    /// The generation of that restart which begins with exactly these bytes, and whose plain file is gone: one
+    /// that is still there was copied.
+    fn compressed_from(&mut self, look: &Look<'_>, name: &LogName, head: &[u8]) -> Option<usize> {
+        let whole = Fingerprint::of(head);
+        for at in 0..self.generations.len() {
+            let known = self.generations.get(at).and_then(|known| known.name.as_ref());
+            if known.is_none_or(|name| look.names.binary_search(name).is_err()) {
+                self.refresh(at);
+            }
+        }
+        self.generations.iter().rposition(|generation| {
+            let is_there = |name: &LogName| {
+                LogRoot::facts(look.folder, &name.to_string())
+                    .is_ok_and(|facts| generation.has_inode(facts.device, facts.inode))
+            };
+            generation.restart == name.restart
+                && !generation.replaced
+                && whole.len > 0
+                && generation.print == whole
+                && !generation.name.as_ref().is_some_and(is_there)
+        })
+    }
+
+    /// Files held open.
+    fn held(&self) -> usize {
+        self.generations
+            .iter()
+            .filter(|generation| generation.file.is_some())
+            .count()
+    }
+
+    fn may_hold(&self) -> bool {
+        self.held() < HELD && !self.root.budget().is_spent()
+    }
+
+    /// Keeps a generation's file open, or at least remembers which one it is.
+    fn hold(&mut self, at: usize, name: &LogName, file: File, facts: &Facts) {
+        let held = if self.may_hold() {
+            self.root.budget().hold(file).map(Arc::new)
+        } else {
+            None
+        };
+        let Some(old) = self.generations.get(at).map(|known| (known.device, known.inode)) else {
+            return;
+        };
+        for generation in &mut self.generations {
+            if generation.has_inode(old.0, old.1) {
+                (generation.device, generation.inode, generation.gz) = (facts.device, facts.inode, name.gz);
+                generation.file.clone_from(&held);
+            }
+        }
+    }
+
+    /// A file is known by this name now, and no other one is.
+    fn rename(&mut self, at: usize, name: &LogName) {
+        let Some(found) = self.generations.get(at).map(|known| (known.device, known.inode)) else {
+            return;
+        };
+        for generation in &mut self.generations {
+            if generation.has_inode(found.0, found.1) {
+                generation.was_tip |= name.rotated.is_none();
+                generation.name = Some(name.clone());
+            } else if generation.name.as_ref() == Some(name) {
+                generation.name = None;
+            }
+        }
+    }
+}

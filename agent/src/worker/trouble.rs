@@ -1,0 +1,85 @@
+//! A file that was cut, is gone or cannot be read in, what becomes of its cursor out.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::Sink;
+use super::container::Container;
+use super::cursor::Cursor;
+use super::reading::{Step, without_file};
+use crate::discover::names::ContainerKey;
+use crate::status::figures::Figures;
+use crate::tail::chain::{Chain, Next};
+use crate::tail::generation::Generation;
+
+/// A file that cannot be read is tried for a while, and then left for a younger one. True: its folder has to be listed
+/// first, since it has another name by now.
+pub(super) fn unreadable(
+    cursor: &mut Cursor,
+    container: &mut Container,
+    error: &io::Error,
+    now: Instant,
+    figures: &mut Figures,
+) -> (Step, bool) {
+    let number = cursor.position.generation;
+    if error.kind() == io::ErrorKind::NotFound {
+        return (Step::AtEnd, true);
+    }
+    let no_descriptor = [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    let next = container.chain.after(cursor.position, &[], container.gone, now);
+    if let Next::Move { to, .. } = next
+        && !no_descriptor
+        && container.chain.give_up(number, error, now)
+    {
+        *figures.resets.entry("file_unreadable").or_default() += 1;
+        cursor.go_to(to);
+        return (Step::Read(1), false);
+    }
+    (Step::AtEnd, false)
+}
+
+/// A file was cut or rewritten: its folder is listed first, since it may have been copied before, and then what it
+/// holds now is a generation of its own.
+pub(super) fn rewritten(
+    chain: &mut Chain,
+    number: u32,
+    key: &Arc<ContainerKey>,
+    relist: &mut BTreeSet<Arc<ContainerKey>>,
+) -> Step {
+    if chain.suspect(number) {
+        chain.replace(number);
+        Step::Read(1)
+    } else {
+        relist.insert(Arc::clone(key));
+        Step::AtEnd
+    }
+}
+
+/// The generation that the cursor is in. One that could not be held open may be gone before it was left: goes on with
+/// what there is.
+pub(super) fn file_of<S: Sink>(
+    cursor: &mut Cursor,
+    container: &Container,
+    sink: &mut S,
+    figures: &mut Figures,
+) -> Result<u32, Step> {
+    let found = container.chain.at_or_after(cursor.position.generation);
+    let Some(begin) = found.map(Generation::beginning) else {
+        return Err(without_file(cursor, container, sink));
+    };
+    if begin.generation > cursor.position.generation {
+        if cursor.flush_all(sink).is_err() {
+            return Err(Step::NoRoom(0));
+        }
+        tracing::warn!(container = %container.key, "a log file was deleted before it was read");
+        *figures.resets.entry("file_vanished").or_default() += 1;
+        cursor.go_to(begin);
+    }
+    Ok(begin.generation)
+}

@@ -1,0 +1,70 @@
+//! Random histories of a container's log files against a model of what they held: nothing on disk is lost,
+//! order is kept, and nothing comes twice but what a crash left unacknowledged.
+//!
+//! `SLUICE_SOAK_CASES` sets how many histories are tried; `make soak-model` tries a million.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+#[path = "../files_rig/mod.rs"]
+mod files_rig;
+mod named;
+mod world;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use world::{Op, World};
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (any::<bool>(), 1..6_u8).prop_map(|(stderr, count)| Op::Lines(stderr, count)),
+        3 => any::<bool>().prop_map(Op::Piece),
+        1 => any::<bool>().prop_map(Op::Half),
+        3 => (0..3_u8).prop_map(Op::Rotate),
+        1 => (0..3_u8).prop_map(Op::RotateInVain),
+        2 => Just(Op::Compress),
+        2 => Just(Op::DeleteOldest),
+        1 => Just(Op::Truncate),
+        2 => Just(Op::CopyTruncate),
+        1 => Just(Op::Late),
+        1 => Just(Op::Restart),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(save, torn)| Op::Crash { save, torn }),
+        1 => Just(Op::Down),
+        1 => Just(Op::Reboot),
+        1 => Just(Op::Withdraw),
+        4 => (1..4_u8, any::<bool>()).prop_map(|(count, last)| Op::Ack { count, last }),
+        1 => (1..8_u8).prop_map(Op::Room),
+        1 => any::<bool>().prop_map(Op::Block),
+        1 => Just(Op::Clock),
+        6 => (1..4_u8).prop_map(Op::Turn),
+    ]
+}
+
+/// The same histories each time, or as many others as are asked for.
+fn config() -> ProptestConfig {
+    let soak = std::env::var("SLUICE_SOAK_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    ProptestConfig {
+        cases: soak.unwrap_or(700),
+        rng_seed: soak.map_or(RngSeed::Fixed(64), |_| RngSeed::Random),
+        max_shrink_iters: 3_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn nothing_is_lost_doubled_or_out_of_order(
+        two in any::<bool>(), ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        World::run(two, &ops)?;
+    }
+}

@@ -1,0 +1,574 @@
+//! What a container, kubelet, the node and Loki do, and what of it the agent owes to each tenant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use sluice_agent::config::InForce;
+use sluice_engine::key::Key;
+
+use super::files_rig::{Rig, Sent, gzip, in_force, pipeline, tenant};
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    /// Whole lines, to standard error or not.
+    Lines(bool, u8),
+    /// A piece of a line whose rest follows later.
+    Piece(bool),
+    /// A line whose end is written, and seen, later.
+    Half(bool),
+    /// kubelet rotates; the runtime may write so many lines into the old file before it opens the new one.
+    Rotate(u8),
+    /// The same, but the runtime opens no new file, and kubelet takes the renaming back.
+    RotateInVain(u8),
+    /// kubelet compresses all rotated files but the youngest.
+    Compress,
+    /// kubelet deletes the oldest rotated file, which the agent has seen.
+    DeleteOldest,
+    /// The file is cut: what was not read is gone.
+    Truncate,
+    /// The file is copied and cut.
+    CopyTruncate,
+    /// The youngest rotated file gets one more line, long after.
+    Late,
+    /// The container starts anew.
+    Restart,
+    /// The agent is killed, maybe right after it wrote its positions, maybe in the middle of a record.
+    Crash {
+        /// Positions were written.
+        save: bool,
+        /// A record was not written whole.
+        torn: bool,
+    },
+    /// The agent is down for all that follows up to its next turn.
+    Down,
+    /// While it is down, all files get other inodes.
+    Reboot,
+    /// The pipeline is withdrawn, or given back.
+    Withdraw,
+    /// So many requests are acknowledged, the last ones first or not.
+    Ack {
+        /// How many.
+        count: u8,
+        /// The last ones.
+        last: bool,
+    },
+    /// Room in the sink.
+    Room(u8),
+    /// One tenant takes nothing, or does again.
+    Block(bool),
+    /// So much time passes that unfinished lines are ended.
+    Clock,
+    /// Time passes.
+    Turn(u8),
+}
+
+/// A line as the container wrote it.
+#[derive(Debug, Default)]
+struct Line {
+    stderr: bool,
+    pieces: u32,
+    /// Files that its pieces are in.
+    files: BTreeSet<u32>,
+    /// A clock may have ended it before its last piece.
+    split: bool,
+    /// It came after its file had been left: in any order.
+    late: bool,
+    /// Tenants that may miss it: its only copy vanished before an acknowledgement.
+    excused: BTreeSet<usize>,
+}
+
+#[derive(Debug)]
+struct Rotated {
+    restart: u32,
+    stamp: String,
+    file: u32,
+    compressed: bool,
+}
+
+impl Rotated {
+    fn name(&self) -> String {
+        let suffix = if self.compressed { ".gz" } else { "" };
+        format!("{}.log.{}{suffix}", self.restart, self.stamp)
+    }
+}
+
+/// Everything outside the agent.
+pub(super) struct World {
+    rig: Rig,
+    all: InForce,
+    tenants: Vec<Key>,
+    lines: Vec<Line>,
+    /// Index of the open line of each stream.
+    open: [Option<usize>; 2],
+    /// The rest of a line whose beginning is in the tip.
+    half: Option<(usize, String)>,
+    restart: u32,
+    /// Numbers of what the tip holds, and rotated files with names, oldest first.
+    tip: u32,
+    rotated: Vec<Rotated>,
+    vanished: BTreeSet<u32>,
+    stamps: u32,
+    clock: u32,
+    files: u32,
+    epochs: Vec<usize>,
+    up: bool,
+    granted: bool,
+    tip_exists: bool,
+}
+
+impl World {
+    /// Lives a history, to one tenant or two, and judges it.
+    pub(super) fn run(two: bool, ops: &[Op]) -> Result<(), TestCaseError> {
+        let names: &[&str] = if two { &["t", "u"] } else { &["t"] };
+        let tenants: Vec<_> = names.iter().map(|name| tenant(name, 4096)).collect();
+        let keys = tenants.iter().map(|tenant| tenant.name.clone()).collect();
+        let all = in_force(vec![pipeline("p", names)], tenants);
+        let mut world = Self {
+            rig: Rig::with(all.clone()),
+            all,
+            tenants: keys,
+            lines: Vec::new(),
+            open: [None, None],
+            half: None,
+            restart: 0,
+            tip: 0,
+            rotated: Vec::new(),
+            vanished: BTreeSet::new(),
+            stamps: 0,
+            clock: 0,
+            files: 1,
+            epochs: Vec::new(),
+            up: true,
+            granted: true,
+            tip_exists: false,
+        };
+        for op in ops {
+            world.apply(op);
+        }
+        world.check()
+    }
+
+    fn tip_name(&self) -> String {
+        format!("{}.log", self.restart)
+    }
+
+    /// A line as the runtime writes it; no two have the same time.
+    fn stamped(&mut self, stream: &str, tag: &str, content: &str) -> String {
+        self.clock += 1;
+        let (minute, second) = (self.clock / 60, self.clock % 60);
+        let (hour, minute) = (minute / 60, minute % 60);
+        format!("2026-11-20T{hour:02}:{minute:02}:{second:02}Z {stream} {tag} {content}\n")
+    }
+
+    /// Adds a piece to the stream's open line, or begins one; returns the line of the file.
+    fn piece(&mut self, file: u32, stderr: bool, tag: &str) -> String {
+        let slot = usize::from(stderr);
+        let at = self.open[slot].unwrap_or_else(|| {
+            self.lines.push(Line {
+                stderr,
+                ..Line::default()
+            });
+            self.lines.len() - 1
+        });
+        let line = &mut self.lines[at];
+        let piece = format!("{at}.{};", line.pieces);
+        line.pieces += 1;
+        line.files.insert(file);
+        self.open[slot] = (tag == "P").then_some(at);
+        self.stamped(if stderr { "stderr" } else { "stdout" }, tag, &piece)
+    }
+
+    fn put(&mut self, name: &str, file: u32, stderr: bool, tag: &str) {
+        self.finish_half();
+        let piece = self.piece(file, stderr, tag);
+        self.rig.write(name, piece);
+        self.tip_exists = true;
+    }
+
+    fn finish_half(&mut self) {
+        if let Some((_, rest)) = self.half.take() {
+            self.rig.write(&self.tip_name(), rest);
+        }
+    }
+
+    fn new_file(&mut self) -> u32 {
+        self.files += 1;
+        self.files - 1
+    }
+
+    fn new_stamp(&mut self) -> String {
+        self.stamps += 1;
+        format!("20261120-{:06}", self.stamps)
+    }
+
+    fn start(&mut self) {
+        if !self.up {
+            self.rig.start();
+            self.up = true;
+            self.rig.turn();
+        }
+    }
+
+    fn die(&mut self, save: bool, torn: bool) {
+        if !self.up {
+            return;
+        }
+        if save {
+            self.rig.core().save();
+        }
+        self.rig.core = None;
+        self.up = false;
+        if torn {
+            let path = self.rig.dir.path().join("state/journal");
+            let mut journal = fs::OpenOptions::new().append(true).open(path).unwrap();
+            journal.write_all(&[90, 0, 0, 0, 1, 2, 3, 4, 3]).unwrap();
+        }
+        self.forget();
+    }
+
+    /// What was read and not acknowledged has to be read again, so files that vanished are gone for good.
+    fn forget(&mut self) {
+        self.rig.under_way.clear();
+        self.epochs.push(self.rig.acked.len());
+        self.excuse();
+    }
+
+    fn excuse(&mut self) {
+        let open = self.open;
+        for tenant in 0..self.tenants.len() {
+            let delivered = self.delivered(tenant);
+            for (at, line) in self.lines.iter_mut().enumerate() {
+                let done = !open.contains(&Some(at))
+                    && (0..line.pieces).all(|piece| delivered.contains(&(at, piece)));
+                // What a file got late is known to the process only that had left it.
+                if !done && (line.late || line.files.iter().any(|file| self.vanished.contains(file))) {
+                    line.excused.insert(tenant);
+                }
+            }
+        }
+    }
+
+    fn delivered(&self, tenant: usize) -> BTreeSet<(usize, u32)> {
+        let sent = self
+            .rig
+            .acked
+            .iter()
+            .filter(|sent| sent.tenant == self.tenants[tenant]);
+        sent.flat_map(|sent| pieces(&sent.line)).collect()
+    }
+
+    /// What is done by others than the container and kubelet; false when it was none of it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are of `apply`")]
+    fn around(&mut self, op: &Op) -> bool {
+        match op {
+            Op::Crash { save, torn } => {
+                self.die(*save, *torn);
+                self.start();
+            }
+            Op::Down => self.die(false, false),
+            Op::Reboot => {
+                self.die(false, false);
+                let folder = self.rig.folder();
+                for entry in fs::read_dir(&folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    let copy = path.with_extension("other");
+                    fs::copy(&path, &copy).unwrap();
+                    fs::rename(&copy, &path).unwrap();
+                }
+            }
+            Op::Withdraw if self.up => {
+                self.rig.ack(usize::MAX);
+                self.granted = !self.granted;
+                let none = in_force(Vec::new(), Vec::new());
+                self.rig.apply(if self.granted { self.all.clone() } else { none });
+                if !self.granted {
+                    self.forget();
+                }
+                self.rig.turn();
+            }
+            Op::Ack { count, last } if self.up => {
+                if *last {
+                    self.rig.under_way.reverse();
+                }
+                self.rig.ack(usize::from(*count));
+                if *last {
+                    self.rig.under_way.reverse();
+                }
+            }
+            Op::Room(room) => {
+                self.start();
+                self.rig.core().sink().room = usize::from(*room);
+                self.rig.core().sink().window = 4;
+            }
+            Op::Block(block) => {
+                self.start();
+                let last = self.tenants.last().cloned();
+                self.rig.core().sink().blocked = last.filter(|_| *block).into_iter().collect();
+            }
+            Op::Clock => {
+                self.start();
+                self.rig.turn();
+                self.rig.now += Duration::from_secs(31);
+                let half = self.half.as_ref().map(|(at, _)| *at);
+                for at in self.open.into_iter().chain([half]).flatten() {
+                    self.lines[at].split = true;
+                }
+                self.turn();
+                self.turn();
+            }
+            Op::Turn(times) => {
+                self.start();
+                for _ in 0..*times {
+                    self.turn();
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    #[expect(
+        clippy::too_many_lines,
+        clippy::wildcard_enum_match_arm,
+        reason = "an operation each; those of `around` are done"
+    )]
+    fn apply(&mut self, op: &Op) {
+        if self.around(op) {
+            return;
+        }
+        match op {
+            Op::Lines(stderr, count) => {
+                for _ in 0..*count {
+                    self.put(&self.tip_name(), self.tip, *stderr, "F");
+                }
+            }
+            Op::Piece(stderr) => self.put(&self.tip_name(), self.tip, *stderr, "P"),
+            Op::Half(stderr) => {
+                self.finish_half();
+                let at = self.open[usize::from(*stderr)].unwrap_or(self.lines.len());
+                let line = self.piece(self.tip, *stderr, "F");
+                let (now, later) = line.split_at(line.len() * 2 / 3);
+                self.rig.write(&self.tip_name(), now);
+                self.half = Some((at, later.to_owned()));
+                self.tip_exists = true;
+            }
+            Op::Rotate(late) if self.tip_exists => {
+                self.rotate(*late);
+                self.tip = self.new_file();
+                self.rig.write(&self.tip_name(), "");
+            }
+            Op::RotateInVain(late) if self.tip_exists => {
+                self.rotate(*late);
+                let back = self.rotated.pop().unwrap();
+                let folder = self.rig.folder();
+                fs::rename(folder.join(back.name()), folder.join(self.tip_name())).unwrap();
+            }
+            Op::Compress => {
+                let last = self.rotated.len().saturating_sub(1);
+                for rotated in self
+                    .rotated
+                    .iter_mut()
+                    .take(last)
+                    .filter(|rotated| !rotated.compressed)
+                {
+                    gzip(&self.rig.folder().join(rotated.name()));
+                    rotated.compressed = true;
+                }
+            }
+            Op::DeleteOldest if !self.rotated.is_empty() && self.up => {
+                self.rig.turn();
+                let rotated = self.rotated.remove(0);
+                fs::remove_file(self.rig.folder().join(rotated.name())).unwrap();
+                self.vanished.insert(rotated.file);
+                if !self.granted {
+                    self.excuse();
+                }
+            }
+            Op::Truncate if self.tip_exists => {
+                self.finish_half();
+                self.vanished.insert(self.tip);
+                self.excuse();
+                File::create(self.rig.folder().join(self.tip_name())).unwrap();
+                self.tip = self.new_file();
+            }
+            Op::CopyTruncate if self.tip_exists => {
+                self.finish_half();
+                let (folder, stamp) = (self.rig.folder(), self.new_stamp());
+                let copied = Rotated {
+                    restart: self.restart,
+                    stamp,
+                    file: self.tip,
+                    compressed: false,
+                };
+                fs::copy(folder.join(self.tip_name()), folder.join(copied.name())).unwrap();
+                File::create(folder.join(self.tip_name())).unwrap();
+                self.rotated.push(copied);
+                self.tip = self.new_file();
+            }
+            Op::Late => self.late(),
+            Op::Restart if self.tip_exists => {
+                self.finish_half();
+                self.open = [None, None];
+                // kubelet leaves the last file of the restart as it is: its name is as good as a rotated one.
+                self.restart += 1;
+                self.tip = self.new_file();
+                self.put(&self.tip_name(), self.tip, false, "F");
+            }
+            _ => {}
+        }
+    }
+
+    fn rotate(&mut self, late: u8) {
+        self.finish_half();
+        let (folder, stamp) = (self.rig.folder(), self.new_stamp());
+        let rotated = Rotated {
+            restart: self.restart,
+            stamp,
+            file: self.tip,
+            compressed: false,
+        };
+        let name = rotated.name();
+        fs::rename(folder.join(self.tip_name()), folder.join(&name)).unwrap();
+        self.rotated.push(rotated);
+        for n in 0..late {
+            self.turn();
+            self.put(&name, self.tip, n == 1, "F");
+        }
+    }
+
+    /// One more line in the last rotated file; kubelet does not touch it for ten seconds.
+    fn late(&mut self) {
+        let Some(rotated) = self.rotated.last().filter(|rotated| !rotated.compressed) else {
+            return;
+        };
+        let file = rotated.file;
+        let goes_on =
+            |line: &Line| !line.stderr && line.files.contains(&file) && line.files.last() > Some(&file);
+        if self.open[0].is_some() || self.lines.iter().any(goes_on) {
+            return;
+        }
+        let name = rotated.name();
+        let line = Line {
+            pieces: 1,
+            files: [file].into(),
+            late: true,
+            ..Line::default()
+        };
+        let text = format!("{}.0;", self.lines.len());
+        let written = self.stamped("stdout", "F", &text);
+        self.rig.write(&name, written);
+        self.lines.push(line);
+        if !self.up || !self.granted {
+            self.excuse();
+        }
+        for _ in 0..if self.up { 12 } else { 0 } {
+            self.rig.turn();
+            self.rig.now += Duration::from_secs(1);
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.up {
+            self.rig.turn();
+            // Slow enough that few unfinished lines are ended by the clock.
+            self.rig.now += Duration::from_millis(120);
+        }
+    }
+
+    fn check(mut self) -> Result<(), TestCaseError> {
+        self.start();
+        if !self.granted {
+            self.rig.apply(self.all.clone());
+        }
+        self.rig.core().sink().room = 1_000_000;
+        self.rig.core().sink().window = 1_000_000;
+        self.rig.core().sink().blocked.clear();
+        self.finish_half();
+        self.rig.run(12_000);
+        // Now the clock ends what is unfinished, which may let others be begun, and sweeps find what was late.
+        for _ in 0..4 {
+            self.rig.now += Duration::from_secs(31);
+            self.rig.run(3_000);
+        }
+        self.epochs.push(self.rig.acked.len());
+
+        for tenant in 0..self.tenants.len() {
+            let mut begin = 0;
+            for end in &self.epochs {
+                self.check_epoch(tenant, &self.rig.acked[begin..*end])?;
+                begin = *end;
+            }
+            let delivered = self.delivered(tenant);
+            for (at, line) in self.lines.iter().enumerate() {
+                let whole = (0..line.pieces).all(|piece| delivered.contains(&(at, piece)));
+                prop_assert!(line.excused.contains(&tenant) || whole, "lost: {} {:?}", at, line);
+            }
+        }
+        let figures = self.rig.core().figures();
+        prop_assert_eq!(figures.malformed_lines, 0);
+        if self.vanished.is_empty() {
+            prop_assert!(!figures.resets.contains_key("file_rewritten"));
+        }
+        prop_assert!(!figures.resets.contains_key("file_vanished"));
+        Ok(())
+    }
+
+    /// Whether something vanished between a line's first piece and its last.
+    fn is_cut(&self, line: &Line) -> bool {
+        let ends = line.files.first().zip(line.files.last());
+        ends.is_some_and(|(first, last)| self.vanished.range(first..=last).next().is_some())
+    }
+
+    /// What one process sent of what it could read: in order, once, and whole but where a clock or a loss cut.
+    fn check_epoch(&self, tenant: usize, acked: &[Sent]) -> Result<(), TestCaseError> {
+        let mut newest: BTreeMap<(bool, bool), (usize, u32)> = BTreeMap::new();
+        let mut acked: Vec<_> = acked
+            .iter()
+            .filter(|sent| sent.tenant == self.tenants[tenant])
+            .collect();
+        acked.sort_by_key(|sent| sent.request);
+        for sent in acked {
+            let found = pieces(&sent.line);
+            prop_assert!(!found.is_empty(), "never written: {:?}", sent);
+            // Pieces of one line each; the next one's can only follow where the rest of the line vanished.
+            let runs: Vec<_> = found
+                .chunk_by(|one, next| *next == (one.0, one.1 + 1))
+                .map(|run| (run[0], run[run.len() - 1]))
+                .collect();
+            for (at, (first, end)) in runs.iter().enumerate() {
+                let line = &self.lines[first.0];
+                let stream = if line.stderr { "stderr" } else { "stdout" };
+                prop_assert!(sent.metadata.contains(stream));
+                let lost = self.is_cut(line);
+                let whole = first.1 == 0 && end.1 + 1 == line.pieces;
+                // What was read behind late lines, or before a file that is gone, is read again after a crash, not
+                // always from a line's beginning.
+                let reread = self.lines.iter().any(|line| line.late) || !self.vanished.is_empty();
+                let reread = reread && self.epochs.len() > 1;
+                prop_assert!(whole || line.split || lost || reread, "cut: {}", sent.line);
+                prop_assert!(lost || reread || at + 1 == runs.len(), "mixed: {}", sent.line);
+                let before = newest.insert((line.stderr, line.late), *end);
+                prop_assert!(
+                    line.late || before.is_none_or(|before| before < *first),
+                    "out of order or twice: {}",
+                    sent.line
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pieces `<line>.<number>;` that a sent line consists of.
+fn pieces(line: &str) -> Vec<(usize, u32)> {
+    let parts = line.split_terminator(';').map(|part| {
+        let (at, piece) = part.split_once('.')?;
+        Some((at.parse().ok()?, piece.parse().ok()?))
+    });
+    parts.collect::<Option<_>>().unwrap_or_default()
+}

@@ -1,0 +1,126 @@
+//! Tenants kept apart: Lokis that stall, crawl, refuse or throttle cost no other tenant more than two seconds and no agent
+//! its memory; afterwards nothing is missing anywhere.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::json;
+use sluice_e2e::cluster::{Cluster, NODES};
+use sluice_e2e::figures::show;
+use sluice_e2e::objects::until_condition;
+use sluice_e2e::proxy::{Manner, Proxy};
+use sluice_e2e::scene::{Scene, play};
+use sluice_e2e::tally::assert_exact;
+use sluice_e2e::wait::PATIENCE;
+use sluice_e2e::workload::{Pod, steady, steady_count, wide};
+
+const SECONDS: u64 = 60;
+const PER_SECOND: u64 = 200;
+/// Lines of the troubled tenants are longer, so that what waits for them is more than an agent may hold.
+const WIDE: usize = 2000;
+const MOST_LAG: Duration = Duration::from_secs(2);
+const MOST_MEMORY: u64 = 64 << 10;
+
+#[test]
+fn four_troubled_tenants_do_not_delay_a_fifth() {
+    play("apart", async |scene: &Scene| {
+        let loki = server(&scene.cluster);
+        let (namespace, healthy) = scene.ready_team("healthy").await;
+        let writers = NODES.map(|node| Pod::new(&namespace, node, node, steady(node, PER_SECOND, SECONDS)));
+        let mut troubled = Vec::new();
+        for (role, manner) in [
+            ("stalled", Manner::Stall),
+            ("crawls", Manner::Slow(1)),
+            ("throttles", Manner::Answer(429)),
+            ("refuses", Manner::Answer(401)),
+        ] {
+            let proxy = Proxy::start(scene.cluster.variable("SLUICE_HOST_IP"), loki).await;
+            let url = format!("http://{}", proxy.address);
+            let tenant = scene.tenant_with(role, json!({"url": url})).await;
+            let namespace = scene.namespace(role, json!({})).await;
+            scene.reader(&namespace).await;
+            let pipeline = scene.pipeline(&namespace, "app", &tenant, json!({})).await;
+            until_condition(&scene.cluster, &pipeline, "Ready", "True", None, PATIENCE).await;
+            let pods =
+                NODES.map(|node| Pod::new(&namespace, node, node, wide(node, PER_SECOND, SECONDS, WIDE)));
+            proxy.behave(manner);
+            troubled.push((proxy, tenant, namespace, pods));
+        }
+        for pod in troubled.iter().flat_map(|(.., pods)| pods).chain(&writers) {
+            pod.start(&scene.cluster).await;
+        }
+        for pod in &writers {
+            pod.until_running(&scene.cluster).await;
+        }
+        let selector = |namespace: &str| format!("{{namespace=\"{namespace}\"}}");
+        let (lag, memory) = watch(scene, &healthy, &selector(&namespace)).await;
+        show(&format!(
+            "beside four troubled tenants: greatest lag {:.2} s, most memory of an agent {} KiB",
+            lag.as_secs_f64(),
+            memory
+        ));
+
+        for (proxy, ..) in &troubled {
+            proxy.behave(Manner::Pass);
+        }
+        let count = steady_count(PER_SECOND, SECONDS);
+        for (tenant, namespace) in troubled
+            .iter()
+            .map(|(_, tenant, namespace, _)| (tenant, namespace))
+            .chain([(&healthy, &namespace)])
+        {
+            let selector = selector(namespace);
+            scene
+                .loki
+                .until_count(tenant, &selector, 2 * count, PATIENCE)
+                .await;
+            let lines = scene.loki.lines(tenant, &selector).await;
+            for node in NODES {
+                assert_exact(&lines, node, count);
+            }
+        }
+        assert!(lag < MOST_LAG, "a healthy tenant's lines are {lag:?} late");
+        assert!(memory < MOST_MEMORY, "an agent takes {memory} KiB");
+    });
+}
+
+fn server(cluster: &Cluster) -> SocketAddr {
+    let url = cluster.variable("SLUICE_LOKI_URL");
+    let address = url.trim_start_matches("http://");
+    address.parse().expect("the cluster's Loki has an address")
+}
+
+/// While the writers write: how far the newest line in Loki was behind the clock at most, and the KiB that an agent took.
+async fn watch(scene: &Scene, tenant: &str, selector: &str) -> (Duration, u64) {
+    let (mut lag, mut memory) = (Duration::ZERO, 0);
+    let begin = Instant::now();
+    // The first lines are late by what the kubelet needs to start a pod; the last ones' end is not a lag.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    while begin.elapsed() < Duration::from_secs(SECONDS - 10) {
+        for node in NODES {
+            let now = Timestamp::now();
+            let of_node = selector.replace('}', &format!(", node_name=\"{node}\"}}"));
+            let newest = scene.loki.newest(tenant, &of_node).await;
+            let newest = newest.unwrap_or_else(|error| panic!("{error}"));
+            let behind = i128::from(newest)
+                .saturating_sub(now.as_nanosecond())
+                .min(0)
+                .unsigned_abs();
+            lag = lag.max(Duration::from_nanos(u64::try_from(behind).unwrap_or(u64::MAX)));
+            memory = memory.max(resident(&scene.cluster, node).await);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    (lag, memory)
+}
+
+/// KiB of memory that a node's agent takes, without what the kernel can drop at any time.
+async fn resident(cluster: &Cluster, node: &str) -> u64 {
+    let script = "grep RssAnon /proc/$(pgrep -x sluice-agent | head -n 1)/status";
+    let text = cluster.on_node(node, &["sh", "-c", script]).await;
+    text.split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("no memory of the agent on {node}: {text}"))
+}

@@ -1,0 +1,15 @@
+//! A real Loki with small limits, and two senders of the same lines: one as agents are, which loses lines behind 204s, and
+//! the agent, which loses none.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod agent;
+mod limits;
+mod lines;
+mod naive;
+mod server;
+mod shared;
