@@ -283,7 +283,7 @@ fn an_inode_used_again_is_another_file() {
         generation: begin,
         offset: 7,
     };
-    let Next::Move { to, .. } = chain.after(at, b"second\n", false, Instant::now()) else {
+    let Next::Move { to, .. } = chain.after(at, false, Instant::now()) else {
         panic!("the third file is not found");
     };
     begins_with(&mut chain, to.generation, "third\n");

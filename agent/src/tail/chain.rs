@@ -29,6 +29,8 @@ pub struct Chain {
     pub(super) next: u32,
     /// Names that cannot be read, each said once.
     pub(super) refused: BTreeSet<String>,
+    /// A file that nobody reads yet seems to be rewritten, see [`Chain::suspect`].
+    pub(super) wants_listing: bool,
 }
 
 impl Chain {
@@ -40,6 +42,7 @@ impl Chain {
             generations: Vec::new(),
             next: 1,
             refused: BTreeSet::new(),
+            wants_listing: false,
         }
     }
 
@@ -112,6 +115,7 @@ impl Chain {
     /// Whether there is anything to read in it; not, where that cannot be told.
     pub(super) fn has_bytes(&self, generation: &Generation) -> bool {
         !generation.replaced
+            && !generation.copy
             && (generation.gz
                 || self
                     .plain_len(generation)
@@ -128,7 +132,8 @@ impl Chain {
         gone: bool,
         reader: &mut Option<(u32, Compressed)>,
     ) -> io::Result<usize> {
-        let Some(generation) = self.get(number).filter(|generation| !generation.replaced) else {
+        let is_left_out = |generation: &Generation| generation.replaced || generation.copy;
+        let Some(generation) = self.get(number).filter(|generation| !is_left_out(generation)) else {
             return Ok(0);
         };
         let left = generation.end.map_or(u64::MAX, |end| end.saturating_sub(offset));
@@ -199,7 +204,7 @@ impl Chain {
     /// Whether a file ends before an offset that was read, or before what it began with: somebody cut or rewrote it.
     pub fn is_shorter(&self, number: u32, offset: u64) -> bool {
         self.get(number)
-            .filter(|generation| !generation.replaced)
+            .filter(|generation| !generation.replaced && !generation.moved && !generation.copy)
             .and_then(|generation| Some((self.plain_len(generation)?, generation.print.len)))
             .is_some_and(|(len, known)| len < offset.max(known.into()))
     }
@@ -208,7 +213,7 @@ impl Chain {
     pub fn began_otherwise(&self, number: u32) -> bool {
         let found = self
             .get(number)
-            .filter(|found| !found.gz && !found.replaced && found.print.len > 0);
+            .filter(|found| !found.gz && !found.replaced && !found.copy && found.print.len > 0);
         let head = found.and_then(|found| Some((found.print, self.head(found)?)));
         head.is_some_and(|(print, head)| !print.matches(&head))
     }
@@ -221,16 +226,21 @@ impl Chain {
     }
 
     /// A file was rewritten: what it holds now is a generation of its own, and older than those that its container
-    /// began after the file was renamed.
+    /// began after the file was renamed. What it got late is gone with what it began with.
     pub fn replace(&mut self, number: u32) {
-        let at = self.index(number);
-        let Some(old) = self.get_mut(number).filter(|generation| !generation.replaced) else {
+        let Some(old) = self.get(number).filter(|generation| !generation.replaced) else {
             return;
         };
         let mut fresh = old.again(number, 0);
-        (fresh.late, fresh.print, fresh.first) = (false, Fingerprint::default(), None);
-        (old.name, old.file) = (None, None);
-        old.replaced = true;
+        (fresh.late, fresh.moved) = (false, false);
+        (fresh.print, fresh.first) = (Fingerprint::default(), None);
+        let mut at = self.index(number);
+        for (index, found) in self.generations.iter_mut().enumerate() {
+            if found.has_inode(fresh.device, fresh.inode) {
+                (found.name, found.file, found.replaced) = (None, None, true);
+                at = index;
+            }
+        }
         let is_younger = |found: &Generation| found.name > fresh.name;
         let younger = self.generations.iter().skip(at + 1).position(is_younger);
         let mut index = younger.map_or(self.generations.len(), |after| at + 1 + after);
@@ -247,6 +257,11 @@ impl Chain {
         self.refresh(index);
     }
 
+    /// Whether the folder has to be listed before it can be said what follows.
+    pub fn wants_listing(&mut self) -> bool {
+        std::mem::take(&mut self.wants_listing)
+    }
+
     /// A number for a generation that is younger than all.
     pub(super) fn next_number(&mut self) -> u32 {
         let number = self.next;
@@ -257,6 +272,13 @@ impl Chain {
     /// Number of the youngest generation.
     pub fn youngest(&self) -> Option<u32> {
         self.generations.last().map(|last| last.number)
+    }
+
+    /// Whether what follows after a generation is there already, and may end a line that began in it.
+    pub fn goes_on(&self, number: u32) -> bool {
+        let mut younger = self.generations.iter().filter(|found| found.number > number);
+        let next = younger.find(|found| self.has_bytes(found));
+        next.is_some_and(|next| !next.late)
     }
 
     /// A generation's name now; `None` once it has none.
@@ -297,6 +319,17 @@ impl Chain {
     /// Nobody reads the container: whoever does later begins with a new listing.
     pub fn forget(&mut self) {
         self.generations.clear();
+    }
+
+    /// Who begins at `number` has left the older files: what is written to them later is read too.
+    pub fn leave_below(&mut self, number: u32) {
+        for at in 0..self.index(number) {
+            let old = self.generations.get(at).filter(|old| old.end.is_none());
+            let len = old.and_then(|old| self.plain_len(old));
+            if let Some(old) = self.generations.get_mut(at).filter(|_| len.is_some()) {
+                old.end = len;
+            }
+        }
     }
 
     /// Forgets what has neither a name nor a descriptor.

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::chain::Chain;
-use super::fingerprint::{Fingerprint, HEAD};
-use super::generation::{Generation, read_fully};
+use super::generation::Generation;
 use super::position::Position;
 
 /// How long the runtime may go on writing into a renamed file after the new one got its first line.
@@ -15,8 +14,6 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub enum Next {
     /// Nothing yet.
     Stay,
-    /// The same content, copied before this file was cut, goes on there.
-    Copy(Position),
     /// Nothing more comes here; go on with this generation, which another restart may have begun.
     Move {
         /// Its first byte.
@@ -27,47 +24,37 @@ pub enum Next {
 }
 
 impl Chain {
-    /// What follows after `at`, where a generation was read to its end; `read` is what was read last. Only a younger
+    /// What follows after `at`, where a generation was read to its end. Only a younger
     /// one that has bytes ends it: after a rename the runtime writes on to the old inode until it has opened
     /// the new one, unless the container is `gone`.
-    pub fn after(&mut self, at: Position, read: &[u8], gone: bool, now: Instant) -> Next {
-        self.replace_late(at.generation);
-        let Some(old) = self.get(at.generation) else {
+    pub fn after(&mut self, at: Position, gone: bool, now: Instant) -> Next {
+        if !self.replace_cut(at.generation, gone) {
+            return Next::Stay;
+        }
+        if self.get(at.generation).is_none() {
             return self
                 .at_or_after(at.generation)
                 .map_or(Next::Stay, |found| Next::Move {
                     to: found.beginning(),
                     restarted: false,
                 });
-        };
-        let mut younger = None;
-        for found in self
+        }
+        let mut younger = self
             .generations
             .iter()
-            .filter(|found| found.number > at.generation)
-        {
-            // One that was cut before it was begun may go on in a copy, which only it knows.
-            let has_more = self.has_bytes(found) || found.late && found.replaced;
-            if !has_more {
-                continue;
-            }
-            if !self.is_copy(old, found, at.offset, read) {
-                younger = younger.or_else(|| Some((found.beginning(), found.restart)));
-                if old.replaced {
-                    continue;
-                }
-                break;
-            }
-            // Of two that are both there, the one that the runtime writes to is read on.
-            let is_last = old.replaced || old.name < found.name;
-            if is_last && self.plain_len(found).is_none_or(|len| len >= at.offset) {
-                return Next::Copy(Position {
-                    generation: found.number,
-                    offset: at.offset,
-                });
-            }
-        }
-        let (Some((to, restart)), Some(old)) = (younger, self.get_mut(at.generation)) else {
+            .filter(|found| found.number > at.generation);
+        // What was late is over at once: a position in it says nothing of the files that were read before.
+        let is_over = self
+            .get(at.generation)
+            .is_some_and(|old| old.late && !old.is_tip());
+        let has_more = |found: &&Generation| {
+            // One that was cut before it was read is said to be when it is left.
+            let was_cut = found.replaced && found.print.len > 0;
+            self.has_bytes(found) || was_cut || (is_over && found.late && !found.replaced)
+        };
+        let next = younger.find(has_more);
+        let next = next.map(|found| (found.beginning(), found.restart));
+        let (Some((to, restart)), Some(old)) = (next, self.get_mut(at.generation)) else {
             return Next::Stay;
         };
         let since = *old.superseded.get_or_insert(now);
@@ -82,53 +69,31 @@ impl Chain {
         }
     }
 
-    /// Whether a younger file is a copy of an older one, by its beginning and by what was read before `offset`.
-    fn is_copy(&self, old: &Generation, found: &Generation, offset: u64, read: &[u8]) -> bool {
-        if found.restart != old.restart || found.late || found.has_inode(old.device, old.inode) {
-            return false;
+    /// What was to follow in a file that is cut or rewritten by now does not: a copy of it may, and its new content
+    /// does. False where the folder has to be listed first.
+    fn replace_cut(&mut self, number: u32, gone: bool) -> bool {
+        while let Some(cut) = self.cut_after(number) {
+            // What was copied before it was cut is older than what it holds now.
+            if !self.suspect(cut) && !gone {
+                self.wants_listing = true;
+                return false;
+            }
+            self.replace(cut);
         }
-        let Some(head) = self.head(found) else {
-            return false;
-        };
-        // It may have been copied when the older one was shorter than its fingerprint is by now.
-        let begins_so = || {
-            self.head(old)
-                .is_some_and(|old| Fingerprint::of(&head).matches(&old))
-        };
-        if !old.print.matches(&head) && (old.replaced || !begins_so()) {
-            return false;
-        }
-        let Some(len) = self.plain_len(found) else {
-            return true;
-        };
-        let end = len.min(offset);
-        let before = |generation: &Generation, bytes: usize| {
-            let mut into = vec![0; bytes];
-            let from = end.checked_sub(bytes as u64)?;
-            let read = read_fully(&*self.handle(generation).ok()?, from, &mut into).ok()?;
-            (read == bytes).then_some(into)
-        };
-        if end == offset {
-            return before(found, read.len()).is_some_and(|copy| copy == read);
-        }
-        // Copied before the last lines were written; what was cut since cannot be compared.
-        let bytes = usize::try_from(end).unwrap_or(usize::MAX).min(HEAD);
-        old.replaced || before(found, bytes) == before(old, bytes)
+        true
     }
 
-    /// What was to follow in a file that is rewritten by now does not: its new content does.
-    fn replace_late(&mut self, number: u32) {
-        let late = self
-            .generations
-            .iter()
-            .filter(|late| late.number > number && late.late);
-        let rewritten = late.map(|late| late.number).find(|late| {
-            let start = self.get(*late).map_or(0, |late| late.start);
-            self.is_shorter(*late, start) || self.began_otherwise(*late)
-        });
-        if let Some(rewritten) = rewritten {
-            self.replace(rewritten);
+    /// The first younger file that does not hold any more what is to be read next.
+    fn cut_after(&self, number: u32) -> Option<u32> {
+        let mut passed = true;
+        for found in self.generations.iter().filter(|found| found.number > number) {
+            let is_cut = (passed || found.late) && self.is_shorter(found.number, found.start);
+            if is_cut || found.late && self.began_otherwise(found.number) {
+                return Some(found.number);
+            }
+            passed &= found.late || !self.has_bytes(found);
         }
+        None
     }
 
     /// Whether a generation is what a file got after it had been left.
@@ -157,17 +122,8 @@ impl Chain {
         };
         let end = *old.end.get_or_insert(read_to);
         // Left for what was late in an older file, the one that the runtime writes to is read on behind that.
-        if late && old.name.as_ref().is_some_and(|name| name.rotated.is_none()) {
+        if late && old.is_tip() {
             self.go_on(at, end);
-        }
-    }
-
-    /// A generation was left for its copy. What was late in older files, and lies between, is read behind it.
-    pub fn leave_for_copy(&mut self, number: u32, copy: u32) {
-        for at in self.index(number)..self.index(copy) {
-            if let Some(late) = self.generations.get(at).filter(|between| between.late) {
-                self.go_on(at, late.start);
-            }
         }
     }
 

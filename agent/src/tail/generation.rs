@@ -46,6 +46,10 @@ pub struct Generation {
     pub(super) print: Fingerprint,
     /// Timestamp of its first well-formed line, as far as it was there when the file was found.
     pub(super) first: Option<Timestamp>,
+    /// What it held is read in another file: nothing of this one is.
+    pub(super) copy: bool,
+    /// Its content is in another file than the one that was written, perhaps not to its end.
+    pub(super) moved: bool,
     /// It seems to be rewritten; said once the folder was listed anew.
     pub(super) suspect: bool,
     /// It was rewritten: what it held is gone, another generation stands for the new content.
@@ -73,6 +77,8 @@ impl Generation {
             inode: facts.inode,
             print: Fingerprint::default(),
             first: None,
+            copy: false,
+            moved: false,
             suspect: false,
             replaced: false,
             was_tip: name.rotated.is_none(),
@@ -105,6 +111,8 @@ impl Generation {
             inode: self.inode,
             print: self.print,
             first: self.first,
+            copy: false,
+            moved: self.moved,
             suspect: false,
             replaced: false,
             was_tip: self.was_tip,
@@ -120,6 +128,11 @@ impl Generation {
             self.print = Fingerprint::of(head);
             self.first = self.first.or_else(|| first_timestamp(head));
         }
+    }
+
+    /// Whether it has the name that the runtime writes to.
+    pub(super) fn is_tip(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name.rotated.is_none())
     }
 
     /// Whether its fingerprint may still grow.

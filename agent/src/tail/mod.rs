@@ -6,6 +6,7 @@ pub mod fingerprint;
 pub mod generation;
 pub mod position;
 
+mod copies;
 mod follow;
 mod place;
 mod take_in;

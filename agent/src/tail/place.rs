@@ -21,8 +21,11 @@ pub struct Place {
 impl Chain {
     /// A position as it can be found again by another process.
     pub fn place(&mut self, position: Position) -> Option<Place> {
-        let at = self.index(position.generation);
-        self.refresh(at);
+        // What a file got that was empty is nothing that was read.
+        let is_known = |found: &Generation| position.offset > 0 || found.print.len > 0;
+        if self.get(position.generation).is_some_and(is_known) {
+            self.refresh(self.index(position.generation));
+        }
         let generation = self.get(position.generation)?;
         Some(Place {
             restart: generation.restart,
@@ -37,6 +40,7 @@ impl Chain {
         let is_it = |found: &&Generation| {
             found.restart == place.restart
                 && !found.replaced
+                && !found.copy
                 && found.start <= place.offset
                 && found.end.is_none_or(|end| end >= place.offset)
                 && self.head(found).is_some_and(|head| place.print.matches(&head))

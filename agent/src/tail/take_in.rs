@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::chain::Chain;
-use super::fingerprint::Fingerprint;
+use super::copies::{Twin, mark_copies};
 use super::generation::{Generation, head_of};
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
@@ -16,9 +16,9 @@ use crate::discover::names::LogName;
 const HELD: usize = 32;
 
 /// What a listing gives to look at one name.
-struct Look<'a> {
-    folder: &'a OwnedFd,
-    names: &'a [LogName],
+pub(super) struct Look<'a> {
+    pub(super) folder: &'a OwnedFd,
+    pub(super) names: &'a [LogName],
     /// Generations below are read and acknowledged.
     wanted: u32,
 }
@@ -84,13 +84,17 @@ impl Chain {
         };
         let blank = self.generations.pop_if(is_blank);
         let mut number = blank.as_ref().map(|blank| blank.number);
-        fresh.extend(blank);
+        fresh.extend(blank.map(|mut blank| {
+            let head = self.head(&blank).unwrap_or_default();
+            blank.refresh(&head);
+            blank
+        }));
         fresh.sort_by(|one, other| one.name.cmp(&other.name));
-        let dated = |generation: &Generation| generation.was_tip || generation.first.is_some();
+        let dated = |generation: &Generation| generation.is_tip() || generation.first.is_some();
         if fresh.iter().all(dated) {
             fresh.sort_by_key(|generation| {
-                let first = generation.first.filter(|_| !generation.was_tip);
-                (generation.restart, generation.was_tip, first)
+                let first = generation.first.filter(|_| !generation.is_tip());
+                (generation.restart, generation.is_tip(), first)
             });
         }
         for mut generation in fresh {
@@ -118,20 +122,26 @@ impl Chain {
             let renamed = generation.is_some_and(|known| known.name.as_ref() != Some(name));
             let closed = generation.is_some_and(|known| known.file.is_none());
             let needed = generation.is_some_and(|known| known.number >= look.wanted);
+            let other = generation.is_some_and(|known| known.gz != name.gz);
             let mut same = true;
             if closed && (renamed || (needed && self.may_hold())) {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
                 // Nothing kept its inode from being used again.
                 same = generation.is_some_and(|known| known.is(&head, renamed));
-                if same && needed {
-                    self.hold(at, name, file, &found);
-                } else {
+                if !same {
+                    self.lose_inode(&found);
                     opened = Some((file, found));
+                } else if needed || other {
+                    self.hold(at, name, needed.then_some(file), &found);
                 }
             }
             if same {
                 self.rename(at, name);
+                if self.generations.get(at).is_some_and(|known| known.copy) {
+                    self.take_place(look, at, name)?;
+                    return Ok(());
+                }
                 if !name.gz {
                     self.add_late(at, facts.size);
                 }
@@ -149,13 +159,9 @@ impl Chain {
         }
         let (file, facts) = self.open(look, &text, opened)?;
         let head = head_of(&file, name.gz)?;
-        if name.gz
-            && let Some(at) = self.compressed_from(look, name, &head)
-        {
-            if self.generations.get(at).is_some_and(|known| known.file.is_none()) {
-                self.hold(at, name, file, &facts);
-            }
-            self.rename(at, name);
+        let twin = self.twin(look, name, &head);
+        if let Some(Twin::Instead(at)) = twin {
+            self.move_into(at, name, file, &facts);
             return Ok(());
         }
         // Read now, it would be taken for what follows after the one that still grows.
@@ -171,6 +177,8 @@ impl Chain {
         }
         let mut generation = Generation::new(0, name.clone(), &facts);
         generation.refresh(&head);
+        generation.copy = twin.is_some();
+        mark_copies(fresh, &generation, &head);
         if self.held()
             + fresh
                 .iter()
@@ -220,29 +228,6 @@ impl Chain {
         })
     }
 
-    /// The generation of that restart which begins with exactly these bytes, and whose plain file is gone: one
-    /// that is still there was copied.
-    fn compressed_from(&mut self, look: &Look<'_>, name: &LogName, head: &[u8]) -> Option<usize> {
-        let whole = Fingerprint::of(head);
-        for at in 0..self.generations.len() {
-            let known = self.generations.get(at).and_then(|known| known.name.as_ref());
-            if known.is_none_or(|name| look.names.binary_search(name).is_err()) {
-                self.refresh(at);
-            }
-        }
-        self.generations.iter().rposition(|generation| {
-            let is_there = |name: &LogName| {
-                LogRoot::facts(look.folder, &name.to_string())
-                    .is_ok_and(|facts| generation.has_inode(facts.device, facts.inode))
-            };
-            generation.restart == name.restart
-                && !generation.replaced
-                && whole.len > 0
-                && generation.print == whole
-                && !generation.name.as_ref().is_some_and(is_there)
-        })
-    }
-
     /// Files held open.
     fn held(&self) -> usize {
         self.generations
@@ -256,12 +241,9 @@ impl Chain {
     }
 
     /// Keeps a generation's file open, or at least remembers which one it is.
-    fn hold(&mut self, at: usize, name: &LogName, file: File, facts: &Facts) {
-        let held = if self.may_hold() {
-            self.root.budget().hold(file).map(Arc::new)
-        } else {
-            None
-        };
+    pub(super) fn hold(&mut self, at: usize, name: &LogName, file: Option<File>, facts: &Facts) {
+        let file = file.filter(|_| self.may_hold());
+        let held = file.and_then(|file| self.root.budget().hold(file)).map(Arc::new);
         let Some(old) = self.generations.get(at).map(|known| (known.device, known.inode)) else {
             return;
         };
@@ -273,8 +255,17 @@ impl Chain {
         }
     }
 
+    /// The file of closed generations is gone: another one has its inode.
+    fn lose_inode(&mut self, facts: &Facts) {
+        for closed in self.generations.iter_mut().filter(|known| known.file.is_none()) {
+            if closed.has_inode(facts.device, facts.inode) {
+                (closed.device, closed.inode) = (u64::MAX, closed.number.into());
+            }
+        }
+    }
+
     /// A file is known by this name now, and no other one is.
-    fn rename(&mut self, at: usize, name: &LogName) {
+    pub(super) fn rename(&mut self, at: usize, name: &LogName) {
         let Some(found) = self.generations.get(at).map(|known| (known.device, known.inode)) else {
             return;
         };

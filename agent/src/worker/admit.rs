@@ -357,7 +357,9 @@ impl<S: Sink> Core<S> {
             let entry = self.journal.ledger().cursors.get(&id).cloned();
             let mut begins_at_end = false;
             if let Some(mark) = entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
-                if !restore(&mut cursor, container, mark, now) {
+                if restore(&mut cursor, container, mark, now) {
+                    container.chain.leave_below(cursor.position.generation);
+                } else {
                     tracing::warn!(container = %key, pipeline = %pipeline.name,
                         "the file that was read last is gone: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;

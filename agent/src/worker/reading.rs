@@ -312,7 +312,11 @@ impl<S: Sink> Core<S> {
         }
         chunk.data = data.get(taken..).unwrap_or_default();
         chunk.offset += taken as u64;
-        at_end_of_file(cursor, container, chunk, &mut self.sink, &mut self.figures, now)
+        let step = at_end_of_file(cursor, container, chunk, &mut self.sink, &mut self.figures, now);
+        if container.chain.wants_listing() {
+            self.relist.insert(Arc::clone(&container.key));
+        }
+        step
     }
 }
 
@@ -339,18 +343,9 @@ fn at_end_of_file<S: Sink>(
 ) -> Step {
     let number = chunk.generation;
     let read_to = chunk.offset + chunk.data.len() as u64;
-    let next = container
-        .chain
-        .after(cursor.position, &cursor.tail, container.gone, now);
+    let next = container.chain.after(cursor.position, container.gone, now);
     match next {
         Next::Stay if !container.gone => return Step::AtEnd,
-        Next::Copy(to) => {
-            container.chain.leave_for_copy(number, to.generation);
-            cursor.position = to;
-            cursor.reader = None;
-            cursor.dirty = true;
-            return Step::Read(1);
-        }
         // A line that is still written is neither ended for older ones nor joined with them.
         Next::Move { to, .. } if container.chain.is_late(to.generation) => {
             let begun = !chunk.data.is_empty() || cursor.joiner.all().next().is_some();
@@ -389,7 +384,7 @@ fn at_end_of_file<S: Sink>(
             cursor.go_to(to);
             Step::Read(taken.max(1))
         }
-        Next::Stay | Next::Copy(_) => Step::Finished,
+        Next::Stay => Step::Finished,
     }
 }
 
@@ -446,7 +441,10 @@ impl Cursor {
         match read.get(..before).filter(|_| !read.is_empty()) {
             Some(_) if self.tail.is_empty() => chain.began_otherwise(number),
             Some(again) => !self.tail.ends_with(again),
-            None => chain.is_shorter(number, self.position.offset),
+            None => {
+                let unknown = self.tail.is_empty() && self.position.offset > 0;
+                chain.is_shorter(number, self.position.offset) || unknown && chain.began_otherwise(number)
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Sink;
+use super::container::Container;
 use super::core::Core;
 use super::cursor::State;
 use crate::batch::Bound;
@@ -49,6 +50,12 @@ impl<S: Sink> Core<S> {
                 })
                 .map(|(slot, open)| (slot, open.end))
                 .collect();
+            let container = self.containers.get(&cursor.container);
+            let number = cursor.position.generation;
+            let goes_on = |container: &Container| container.chain.goes_on(number);
+            if !due.is_empty() && container.is_some_and(goes_on) {
+                continue;
+            }
             for (slot, end) in due {
                 if !cursor.flushed.contains(&(end, slot)) {
                     let container = self.containers.get_mut(&cursor.container);

@@ -32,7 +32,7 @@ pub(super) fn unreadable(
     let no_descriptor = [Errno::MFILE, Errno::NFILE]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-    let next = container.chain.after(cursor.position, &[], container.gone, now);
+    let next = container.chain.after(cursor.position, container.gone, now);
     if let Next::Move { to, .. } = next
         && !no_descriptor
         && container.chain.give_up(number, error, now)

@@ -40,3 +40,198 @@ fn a_file_copied_and_cut_while_nobody_reads_it() {
         ],
     );
 }
+
+#[test]
+fn an_empty_file_that_was_copied_too() {
+    holds(
+        false,
+        &[
+            Op::Down,
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Room(1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Compress,
+            Op::Rotate(1),
+        ],
+    );
+}
+
+#[test]
+fn late_lines_of_a_file_that_was_empty() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Truncate,
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::Withdraw,
+            Op::Rotate(1),
+            Op::Late,
+        ],
+    );
+}
+
+#[test]
+fn z1() {
+    holds(
+        false,
+        &[
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+            Op::Truncate,
+            Op::Piece(false),
+        ],
+    );
+}
+
+#[test]
+fn z2() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Piece(true),
+            Op::Rotate(0),
+            Op::Turn(1),
+            Op::Rotate(1),
+            Op::Lines(true, 1),
+            Op::Clock,
+        ],
+    );
+}
+
+#[test]
+fn z3() {
+    holds(
+        false,
+        &[
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Withdraw,
+            Op::Withdraw,
+        ],
+    );
+}
+
+#[test]
+fn z4() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Piece(false),
+            Op::Rotate(0),
+        ],
+    );
+}
+
+#[test]
+fn z5() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Late,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+            Op::DeleteOldest,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+            Op::DeleteOldest,
+            Op::Rotate(0),
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
+
+#[test]
+fn z6() {
+    holds(
+        true,
+        &[
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::Withdraw,
+            Op::RotateInVain(1),
+            Op::Late,
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::Rotate(0),
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+            Op::Lines(false, 1),
+        ],
+    );
+}
+
+#[test]
+fn z7() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Truncate,
+            Op::CopyTruncate,
+            Op::Half(false),
+            Op::Clock,
+            Op::Late,
+            Op::Rotate(1),
+            Op::Withdraw,
+            Op::Late,
+            Op::Late,
+        ],
+    );
+}

@@ -148,6 +148,7 @@ impl World {
             tip_exists: false,
         };
         for op in ops {
+            eprintln!("OP {op:?}");
             world.apply(op);
         }
         world.check()
@@ -447,9 +448,12 @@ impl World {
             return;
         };
         let file = rotated.file;
-        let goes_on =
-            |line: &Line| !line.stderr && line.files.contains(&file) && line.files.last() > Some(&file);
-        if self.open[0].is_some() || self.lines.iter().any(goes_on) {
+        let goes_on = |line: &Line| {
+            !line.stderr && line.files.first() <= Some(&file) && line.files.last() > Some(&file)
+        };
+        // kubelet rotates no empty file: its first line tells its age.
+        let is_empty = !self.lines.iter().any(|line| line.files.contains(&file));
+        if is_empty || self.open[0].is_some() || self.lines.iter().any(goes_on) {
             return;
         }
         let name = rotated.name();
