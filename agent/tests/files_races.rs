@@ -288,3 +288,31 @@ fn an_inode_used_again_is_another_file() {
     };
     begins_with(&mut chain, to.generation, "third\n");
 }
+
+#[test]
+fn the_next_file_has_the_inode_of_one_that_was_compressed() {
+    let mut rig = Rig::new();
+    let at = |name: &str| rig.folder().join(name);
+    let [tip, first, second] = ["0.log", "0.log.20261120-175001", "0.log.20261120-175011"].map(at);
+    rig.log("0.log", &["1"]);
+    rig.run(1_500);
+    fs::rename(&tip, &first).unwrap();
+    rig.log("0.log", &["2"]);
+    // Long enough for the first file to be closed.
+    rig.run(4_000);
+    let copy = rig.dir.path().join("copy");
+    fs::copy(&first, &copy).unwrap();
+    gzip(&copy);
+    let compressed = rig.folder().join("0.log.20261120-175001.gz");
+    fs::rename(rig.dir.path().join("copy.gz"), compressed).unwrap();
+    fs::rename(&tip, &second).unwrap();
+    fs::write(&first, cri("stdout", "F", "3")).unwrap();
+    fs::rename(&first, &tip).unwrap();
+    rig.run(1_000);
+    rig.log("0.log", &["4"]);
+    rig.run(12_000);
+    fs::rename(&tip, rig.folder().join("0.log.20261120-175021")).unwrap();
+    rig.log("0.log", &["5"]);
+    rig.run(12_000);
+    assert_eq!(rig.lines(), ["1", "2", "3", "4", "5"]);
+}
