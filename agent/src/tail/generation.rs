@@ -38,6 +38,8 @@ pub struct Generation {
     pub(super) end: Option<u64>,
     /// Its name now; `None` once it has none.
     pub(super) name: Option<LogName>,
+    /// The last name that it had.
+    pub(super) last_name: LogName,
     /// Held open; without, it is opened by its name for each read.
     pub(super) file: Option<Arc<Held>>,
     pub(super) gz: bool,
@@ -84,6 +86,7 @@ impl Generation {
             was_tip: name.rotated.is_none(),
             superseded: None,
             failing: None,
+            last_name: name.clone(),
             name: Some(name),
         }
     }
@@ -105,6 +108,7 @@ impl Generation {
             late: true,
             end: None,
             name: self.name.clone(),
+            last_name: self.last_name.clone(),
             file: self.file.clone(),
             gz: self.gz,
             device: self.device,
@@ -119,6 +123,17 @@ impl Generation {
             superseded: None,
             failing: None,
         }
+    }
+
+    /// It is known by this name now.
+    pub(super) fn call(&mut self, name: &LogName) {
+        self.name = Some(name.clone());
+        self.last_name = name.clone();
+    }
+
+    /// Whether it was empty when it was looked at last, so that nothing was read of it.
+    pub(super) fn is_blank(&self) -> bool {
+        self.print.len == 0 && !self.late && !self.replaced && !self.copy
     }
 
     /// Takes the fingerprint of a file that begins with `head`, and may have grown since it was taken last.
