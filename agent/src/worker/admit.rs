@@ -357,13 +357,12 @@ impl<S: Sink> Core<S> {
             let entry = self.journal.ledger().cursors.get(&id).cloned();
             let mut begins_at_end = false;
             if let Some(mark) = entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
-                if restore(&mut cursor, container, mark, now) {
-                    container.chain.leave_below(cursor.position.generation);
-                } else {
+                if !restore(&mut cursor, container, mark, now) {
                     tracing::warn!(container = %key, pipeline = %pipeline.name,
                         "the file that was read last is gone: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;
                 }
+                container.chain.leave_below(cursor.position.generation);
             } else {
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
