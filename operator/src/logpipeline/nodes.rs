@@ -6,9 +6,10 @@ use std::time::Duration;
 use sluice_engine::key::Key;
 use sluice_engine::report::PipelineReport;
 
+use super::gaps;
 use super::resolve::{Served, troubled};
 use crate::api::conditions::reasons;
-use crate::api::logpipeline::{NodeCounts, RejectedLines, WorstNode};
+use crate::api::logpipeline::{Gap, NodeCounts, WorstNode};
 use crate::api::verdict::{Verdict, clip};
 use crate::fleet::observed::{Node, Observed};
 
@@ -37,8 +38,8 @@ pub struct Folded {
     pub counts: NodeCounts,
     /// The worst, at most ten.
     pub worst: Vec<WorstNode>,
-    /// Lines refused for good.
-    pub rejected: Vec<RejectedLines>,
+    /// Where lines vanished, the newest first, at most ten.
+    pub gaps: Vec<Gap>,
     /// The largest lag; absent while no agent says.
     pub lag: Option<u32>,
     /// Whether every node runs the content.
@@ -66,7 +67,6 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
         excused: 0,
     };
     let mut worst: Vec<(Standing, u32, WorstNode)> = Vec::new();
-    let mut rejected: BTreeMap<&str, u64> = BTreeMap::new();
     let mut lag = None;
     let mut standings: BTreeMap<Standing, &str> = BTreeMap::new();
     let mut unread = None;
@@ -83,13 +83,6 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
                 .unwrap_or(0)
         });
         lag = lag.max(own_lag);
-        for refused in report
-            .into_iter()
-            .flat_map(|report| &report.outputs)
-            .flat_map(|output| &output.rejected)
-        {
-            *rejected.entry(&refused.reason).or_default() += refused.lines;
-        }
         if standing == Standing::Applied {
             counts.applied += 1;
         } else if node.excused {
@@ -110,14 +103,7 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
     Folded {
         counts,
         worst: worst.into_iter().take(WORST).map(|(_, _, node)| node).collect(),
-        rejected: rejected
-            .into_iter()
-            .take(32)
-            .map(|(reason, lines)| RejectedLines {
-                reason: clip(reason, 128),
-                lines,
-            })
-            .collect(),
+        gaps: gaps::fold(observed, wanted.key),
         lag,
         programmed: programmed(&standings, counts, observed),
         delivering: match unread {

@@ -1,11 +1,11 @@
 //! What the steps and the nodes found in, a `LogPipeline`'s status out. Pure.
 
-use std::collections::BTreeMap;
-
+use super::gaps;
 use super::nodes::{self, Folded, Wanted};
 use super::resolve::Resolved;
+use super::totals::Counts;
 use crate::api::conditions::{reasons, types};
-use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts, RejectedLines};
+use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts};
 use crate::api::verdict::{Moment, Verdict, clip};
 use crate::fleet::observed::Observed;
 use crate::tenant::validate::Rejection;
@@ -30,6 +30,7 @@ pub fn rejected(rejection: &Rejection, moment: &Moment<'_>) -> LogPipelineStatus
 pub fn status(
     resolved: &Resolved,
     observed: &Observed,
+    totals: &Counts,
     old: &LogPipelineStatus,
     moment: &Moment<'_>,
 ) -> LogPipelineStatus {
@@ -72,12 +73,14 @@ pub fn status(
             (types::DELIVERING, delivering),
         ],
     );
+    let told_now = folded.as_ref().map_or(&[][..], |folded| &folded.gaps);
+    let told = gaps::merge(&old.gaps, told_now, moment.now);
     let diagnosis = if !ready.holds() {
         Some(clip(&ready.message, 2048))
     } else if authorized.verdict.reason == reasons::PARTIALLY_AUTHORIZED {
         Some(clip(&authorized.verdict.message, 2048))
     } else {
-        None
+        gaps::sentence(&told).map(|sentence| clip(&sentence, 2048))
     };
     let counts = folded
         .as_ref()
@@ -91,7 +94,10 @@ pub fn status(
             .map(|folded| folded.worst.clone())
             .unwrap_or_default(),
         namespaces: Some(authorized.counts.clone()),
-        rejected: never_less(&old.rejected, folded.as_ref()),
+        rejected: totals.rejected(),
+        lost: totals.lost(),
+        gaps: told,
+        gap_count: totals.gaps(),
         display: Some(display(resolved, folded.as_ref(), counts)),
         diagnosis,
     }
@@ -125,23 +131,6 @@ fn steady(mut folded: Folded, wanted: &Wanted<'_>, old: &LogPipelineStatus, mome
         }
     }
     folded
-}
-
-/// Counts do not fall when a node leaves.
-fn never_less(old: &[RejectedLines], folded: Option<&Folded>) -> Vec<RejectedLines> {
-    let mut counts: BTreeMap<&str, u64> = old.iter().map(|r| (r.reason.as_str(), r.lines)).collect();
-    for rejected in folded.into_iter().flat_map(|folded| &folded.rejected) {
-        let count = counts.entry(&rejected.reason).or_default();
-        *count = (*count).max(rejected.lines);
-    }
-    counts
-        .into_iter()
-        .take(32)
-        .map(|(reason, lines)| RejectedLines {
-            reason: reason.to_owned(),
-            lines,
-        })
-        .collect()
 }
 
 fn display(resolved: &Resolved, folded: Option<&Folded>, counts: NodeCounts) -> Display {

@@ -10,7 +10,8 @@ use sluice_engine::report::{OutputReport, PipelineReport, Rejected, TenantReport
 use super::authorize::{self, Facts, NamespaceFact, authorize};
 use super::nodes::next_silence;
 use super::resolve::{Resolved, resolve};
-use super::status::status;
+use super::status;
+use super::totals::Totals;
 use super::validate::validate;
 use crate::api::logpipeline::LogPipelineStatus;
 use crate::api::lokitenant::{AllowedNamespaces, From};
@@ -82,6 +83,9 @@ fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
             tenant: ops.clone(),
             lag_seconds: 0,
             rejected: Vec::new(),
+            lost: Vec::new(),
+            gap_count: 0,
+            gaps: Vec::new(),
         }],
     };
     change(&mut report);
@@ -92,6 +96,7 @@ fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
         problem: None,
     };
     let agent = Agent {
+        epoch: 1,
         document: "d".into(),
         pipelines: [report].into_iter().collect(),
         tenants: [tenant].into_iter().collect(),
@@ -122,6 +127,25 @@ fn seen(resolved: &Resolved, nodes: Vec<Node>) -> LogPipelineStatus {
         now: Timestamp::from_second(1_000).unwrap(),
     };
     status(resolved, &observed, &old, &moment)
+}
+
+fn status(
+    resolved: &Resolved,
+    observed: &Observed,
+    old: &LogPipelineStatus,
+    moment: &Moment<'_>,
+) -> LogPipelineStatus {
+    let mut totals = Totals::begin(old);
+    for (name, node) in &observed.nodes {
+        let agent = node.agent.as_ref();
+        if let Some((agent, report)) = agent.and_then(|agent| {
+            let key = &resolved.share.pipeline.as_ref()?.name;
+            Some((agent, agent.pipelines.get(key)?))
+        }) {
+            totals.take(name, agent.epoch, report);
+        }
+    }
+    status::status(resolved, observed, totals.total(), old, moment)
 }
 
 fn reason(status: &LogPipelineStatus, kind: &str) -> (String, String) {

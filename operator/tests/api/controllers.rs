@@ -106,6 +106,9 @@ fn obedient(desired: &Desired) -> Observed {
                 tenant: t.clone(),
                 lag_seconds: 5,
                 rejected: Vec::new(),
+                lost: Vec::new(),
+                gap_count: 0,
+                gaps: Vec::new(),
             });
             let report = PipelineReport {
                 name: key.clone(),
@@ -130,6 +133,7 @@ fn obedient(desired: &Desired) -> Observed {
         }
     });
     let agent = Agent {
+        epoch: 1,
         document: "d".into(),
         pipelines,
         tenants: tenants.collect(),
