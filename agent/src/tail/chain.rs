@@ -277,7 +277,7 @@ impl Chain {
                 }
             }
         }
-        let is_younger = |found: &Generation| found.name > fresh.name;
+        let is_younger = |found: &Generation| found.last_name > fresh.last_name;
         let younger = self.generations.iter().skip(at + 1).position(is_younger);
         let mut index = younger.map_or(self.generations.len(), |after| at + 1 + after);
         let number = |at: usize| self.generations.get(at).map(|found| found.number);

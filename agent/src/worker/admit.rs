@@ -374,6 +374,7 @@ impl<S: Sink> Core<S> {
                     *self.figures.resets.entry("position_lost").or_default() += 1;
                     cursor.misses(&container.pod, GapCause::FilesDeleted);
                 }
+                container.chain.leave_below(cursor.position.generation);
             } else {
                 if self.journal.set_aside.is_some() && container.early && known.is_none() {
                     cursor.misses(&container.pod, GapCause::CheckpointDamaged);
