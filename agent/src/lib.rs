@@ -9,6 +9,7 @@
 //! - [`batch`]: entries in, sealed and compressed requests out
 //! - [`push`]: requests in, Loki's acknowledgements out
 //! - [`checkpoint`]: acknowledgements in, durable positions out
+//! - [`spill`]: files that are about to vanish in, synced copies out
 //!
 //! Where no files can be read:
 //! - [`follow`]: the node's pods in, their lines as the API server gives them out, into files for the path above
@@ -31,6 +32,7 @@ pub mod parse;
 pub mod process;
 pub mod push;
 pub mod run;
+pub mod spill;
 pub mod status;
 pub mod tail;
 pub mod worker;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use files_rig::{POD, Rig, cri, gzip};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sluice_engine::report::GapCause;
 
 const ALONE: &str = "SLUICE_TEST_ALONE";
 
@@ -138,7 +139,17 @@ fn what_is_deleted_unread_for_want_of_descriptors_is_told() {
     rig.core().sink().window = 10;
     rig.run(5_000);
     assert!(rig.lines().contains(&"left") && !rig.lines().contains(&"gone"));
-    assert_eq!(rig.core().figures().resets["file_vanished"], 1);
+    let figures = rig.core().figures();
+    assert_eq!(figures.resets["file_vanished"], 1);
+    let outputs = figures
+        .pipelines
+        .values()
+        .flat_map(|pipeline| pipeline.outputs.values());
+    let told: Vec<_> = outputs
+        .flat_map(|output| &output.gaps)
+        .map(|gap| gap.cause)
+        .collect();
+    assert_eq!(told, [GapCause::FilesDeleted]);
 }
 
 #[test]

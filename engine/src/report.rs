@@ -13,6 +13,9 @@ pub const VERSION: u32 = 1;
 /// The steps in which lag is shown, in seconds.
 pub const LAG_STEPS: [u32; 6] = [0, 5, 10, 30, 60, 300];
 
+/// How many gaps an output's report names, the newest ones.
+pub const GAPS: usize = 10;
+
 /// The largest of [`LAG_STEPS`] that `seconds` reaches.
 pub fn lag_step(seconds: u64) -> u32 {
     LAG_STEPS
@@ -41,6 +44,10 @@ pub struct Report {
     pub node: String,
     /// Version of the agent.
     pub agent: String,
+    /// Which counters these are: they are kept across restarts, and begin anew with another number when the
+    /// agent's state was lost. 0 where an agent does not say.
+    #[serde(default)]
+    pub epoch: u64,
     /// Hash of the document that is in force; empty before the first.
     pub document: String,
     /// Pipelines in force or refused; with `full: false` only the changed ones.
@@ -80,6 +87,9 @@ pub struct PipelineReport {
     pub unread: Option<String>,
     /// One entry per tenant.
     pub outputs: Vec<OutputReport>,
+    /// What its author should know although lines arrive, such as labels that a tenant has no room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// What a pipeline has not delivered to one tenant.
@@ -93,6 +103,20 @@ pub struct OutputReport {
     /// Lines that Loki refused for good, by reason, since the counters' beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<Rejected>,
+    /// Lines that were read and given up, by reason, since the counters' beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
+    /// How often lines vanished unread, since the counters' beginning.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gap_count: u64,
+    /// The newest of these, the newest first, at most [`GAPS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Lines refused for good.
@@ -103,6 +127,89 @@ pub struct Rejected {
     pub reason: String,
     /// How many lines.
     pub lines: u64,
+}
+
+/// Lines read and given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Why, such as `no_space`.
+    pub reason: String,
+    /// How many lines.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Lines of a container that vanished before they were read: how many is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// The container's namespace.
+    pub namespace: String,
+    /// The container's pod.
+    pub pod: String,
+    /// The container.
+    pub container: String,
+    /// Why.
+    pub cause: GapCause,
+    /// Timestamp of the last line before the gap, in nanoseconds since 1970; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// Timestamp of the first line behind the gap; absent when nothing is left of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<i64>,
+    /// When the agent noticed, in seconds since 1970.
+    pub noticed: i64,
+}
+
+/// Why lines vanished unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum GapCause {
+    /// kubelet deleted files while the agent was down, or before the agent, which held others open, came to them.
+    FilesDeleted,
+    /// The pod was deleted while the agent was down, and lines of it were known to wait.
+    PodDeleted,
+    /// The pod was deleted while the agent was down; all that had been seen of it was delivered before.
+    PodDeletedMeanwhile,
+    /// Somebody cut or rewrote a file.
+    FileRewritten,
+    /// The agent's journal was damaged, so what was read before is not known.
+    CheckpointDamaged,
+    /// A spilled copy could not be read back.
+    SpillDamaged,
+    /// A file was given up for want of space while lines of it were under way, and the agent ended before they
+    /// were acknowledged.
+    NoSpace,
+    /// A file could not be read, or not to its end, and was left for a younger one.
+    FileUnreadable,
+}
+
+impl GapCause {
+    /// All of them, in the order of their codes in the agent's journal.
+    pub const ALL: [Self; 8] = [
+        Self::FilesDeleted,
+        Self::PodDeleted,
+        Self::PodDeletedMeanwhile,
+        Self::FileRewritten,
+        Self::CheckpointDamaged,
+        Self::SpillDamaged,
+        Self::NoSpace,
+        Self::FileUnreadable,
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FilesDeleted => "FilesDeleted",
+            Self::PodDeleted => "PodDeleted",
+            Self::PodDeletedMeanwhile => "PodDeletedMeanwhile",
+            Self::FileRewritten => "FileRewritten",
+            Self::CheckpointDamaged => "CheckpointDamaged",
+            Self::SpillDamaged => "SpillDamaged",
+            Self::NoSpace => "NoSpace",
+            Self::FileUnreadable => "FileUnreadable",
+        }
+    }
 }
 
 /// One tenant as seen from one node.
@@ -157,13 +264,20 @@ pub enum ProblemReason {
     UnexpectedAnswer,
 }
 
-/// Something wrong with the agent itself.
+/// Something that does not keep lines from arriving, mostly: of the agent itself, or of a pipeline on its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// A stable word, such as `WatchesExhausted`.
     pub reason: String,
     /// One sentence.
     pub message: String,
+}
+
+impl Warning {
+    /// The agent can list no log of its node: no pipeline's lines arrive from there.
+    pub const LOG_ROOT_UNREADABLE: &str = "LogRootUnreadable";
+    /// A tenant's limits do not let a pipeline's labels through as they are.
+    pub const LABELS_CURTAILED: &str = "LabelsCurtailed";
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub struct Journal {
     live: u64,
     /// Why it could not be written last; writing is tried again and again.
     pub failure: Option<String>,
-    /// A corrupt journal was set aside at the start.
-    pub set_aside: bool,
+    /// Where a journal that was corrupt at the start is now.
+    pub set_aside: Option<PathBuf>,
 }
 
 impl Journal {
@@ -74,9 +74,15 @@ impl Journal {
             size: 0,
             live: 0,
             failure: None,
-            set_aside: false,
+            set_aside: None,
         };
         journal.load();
+        if journal.ledger.epoch == 0 {
+            // Its own number, so that who follows the counters sees that they begin anew.
+            journal
+                .ledger
+                .apply(&Record::Epoch(rand::random_range(1..=u64::MAX)));
+        }
         journal.compact();
         Ok(journal)
     }
@@ -135,7 +141,7 @@ impl Journal {
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::error!(%error, path = %path.display(), "the journal cannot be read: begun anew");
-                    self.set_aside = true;
+                    self.set_aside = Some(path);
                 }
                 return;
             }
@@ -148,10 +154,10 @@ impl Journal {
                 .find(|path| !path.exists());
             if let Some(aside) = aside {
                 let moved = fs::rename(&path, &aside);
+                self.set_aside = Some(aside.clone());
                 tracing::error!(aside = %aside.display(), kept = self.ledger.cursors.len(), moved = moved.is_ok(),
                     "the journal is corrupt: set aside, going on with the records before the damage");
             }
-            self.set_aside = true;
         }
     }
 
@@ -210,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn counters_keep_their_epoch_for_as_long_as_the_journal_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Journal::open(dir.path()).unwrap().ledger().epoch;
+        let first = open();
+        assert_ne!(first, 0);
+        assert_eq!(open(), first);
+        fs::remove_file(dir.path().join("journal")).unwrap();
+        assert_ne!(open(), first);
+    }
+
+    #[test]
     fn records_survive_and_a_torn_tail_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
@@ -223,7 +240,7 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!(journal.ledger().pipelines.iter().collect::<Vec<_>>(), ["a"]);
-        assert!(!journal.set_aside);
+        assert!(journal.set_aside.is_none());
     }
 
     #[test]
@@ -239,7 +256,7 @@ mod tests {
             bytes[damage] ^= 1;
             fs::write(&path, &bytes).unwrap();
             let journal = Journal::open(dir.path()).unwrap();
-            assert!(journal.set_aside);
+            assert!(journal.set_aside.is_some());
             assert_eq!(journal.ledger().pipelines.iter().collect::<Vec<_>>(), ["a"]);
             assert_eq!(
                 fs::read(dir.path().join(format!("journal.corrupt-{round}"))).unwrap(),
@@ -256,7 +273,7 @@ mod tests {
             journal.append(&seen("a"));
         }
         journal.sync();
-        assert!(fs::metadata(dir.path().join("journal")).unwrap().len() < 100);
+        assert!(fs::metadata(dir.path().join("journal")).unwrap().len() < 150);
         journal.append(&seen("b"));
         journal.sync();
         drop(journal);

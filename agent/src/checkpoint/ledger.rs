@@ -1,10 +1,14 @@
 //! A journal's records in, what they amount to out: pure, so that any bytes can be tried on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use sluice_engine::cri::Timestamp;
 use sluice_engine::key::Key;
+use sluice_engine::report::{GAPS, Gap};
 
-use super::record::{self, End, Flush, HEADER, Identity, LabelChoice, Record, StreamBound, Watermark};
+use super::record::{
+    self, Count, End, Flush, HEADER, Identity, LabelChoice, Output, Record, StreamBound, Watermark,
+};
 use crate::tail::position::CursorId;
 
 /// What the journal says of one cursor.
@@ -18,6 +22,23 @@ pub struct Entry {
     pub watermark: Option<Watermark>,
     /// Lines that a clock ended, oldest first.
     pub flushes: Vec<Flush>,
+    /// Lines of the container were known to wait for their delivery.
+    pub behind: bool,
+    /// The last line that was under way when its file was given up, until it is acknowledged.
+    pub under_way: Option<Timestamp>,
+}
+
+/// What is counted of one output across restarts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines that Loki refused for good, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Lines that were read and given up, and their bytes, by reason.
+    pub lost: BTreeMap<String, (u64, u64)>,
+    /// How often lines vanished unread.
+    pub gap_count: u64,
+    /// The newest of these, oldest first, at most [`GAPS`].
+    pub gaps: VecDeque<Gap>,
 }
 
 /// What all records amount to.
@@ -27,6 +48,10 @@ pub struct Ledger {
     pub cursors: BTreeMap<CursorId, Entry>,
     /// UIDs of pipelines that were seen.
     pub pipelines: BTreeSet<String>,
+    /// Which counters these are; 0 before they were begun.
+    pub epoch: u64,
+    /// By output.
+    pub counts: BTreeMap<Output, Counts>,
     /// How new the lines of streams are that were sent, by tenant and labels: all are older than this.
     pub bounds: BTreeMap<String, BTreeMap<String, i64>>,
     /// The next cursor's number.
@@ -51,6 +76,8 @@ impl Ledger {
                     choices: Vec::new(),
                     watermark: None,
                     flushes: Vec::new(),
+                    behind: false,
+                    under_way: None,
                 };
                 self.cursors.insert(*id, entry);
             }
@@ -85,6 +112,27 @@ impl Ledger {
             Record::PipelineSeen(uid) => {
                 self.pipelines.insert(uid.clone());
             }
+            Record::Epoch(epoch) => self.epoch = *epoch,
+            Record::Counted(output, count) => self.counts.entry(output.clone()).or_default().add(count),
+            Record::Gap(output, gap) => {
+                let counts = self.counts.entry(output.clone()).or_default();
+                counts.gap_count = counts.gap_count.saturating_add(1);
+                counts.gaps.push_back(gap.clone());
+                if counts.gaps.len() > GAPS {
+                    counts.gaps.pop_front();
+                }
+            }
+            Record::Behind(id, behind) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.behind = *behind;
+                }
+            }
+            Record::UnderWay(id, last) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.under_way = *last;
+                }
+            }
+            Record::Uncounted(uid) => self.counts.retain(|output, _| output.pipeline != *uid),
             Record::Bound(bound) => {
                 let of_tenant = self.bounds.entry(bound.tenant.clone()).or_default();
                 match bound.seconds {
@@ -105,6 +153,12 @@ impl Ledger {
     /// The shortest journal that amounts to this.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = HEADER.to_vec();
+        if self.epoch != 0 {
+            Record::Epoch(self.epoch).encode(&mut out);
+        }
+        for (output, counts) in &self.counts {
+            counts.encode(output, &mut out);
+        }
         for uid in &self.pipelines {
             Record::PipelineSeen(uid.clone()).encode(&mut out);
         }
@@ -129,6 +183,12 @@ impl Ledger {
             for flush in &entry.flushes {
                 Record::Flushed(*id, flush.clone()).encode(&mut out);
             }
+            if entry.behind {
+                Record::Behind(*id, true).encode(&mut out);
+            }
+            if entry.under_way.is_some() {
+                Record::UnderWay(*id, entry.under_way).encode(&mut out);
+            }
         }
         out
     }
@@ -149,10 +209,47 @@ impl Ledger {
     }
 }
 
+impl Counts {
+    fn add(&mut self, count: &Count) {
+        match count {
+            Count::Rejected { reason, lines } => {
+                let total = self.rejected.entry(reason.clone()).or_default();
+                *total = total.saturating_add(*lines);
+            }
+            Count::Lost { reason, lines, bytes } => {
+                let total = self.lost.entry(reason.clone()).or_default();
+                *total = (total.0.saturating_add(*lines), total.1.saturating_add(*bytes));
+            }
+            Count::Gaps(count) => self.gap_count = self.gap_count.saturating_add(*count),
+        }
+    }
+
+    fn encode(&self, output: &Output, out: &mut Vec<u8>) {
+        let mut put = |count| Record::Counted(output.clone(), count).encode(out);
+        for (reason, lines) in &self.rejected {
+            put(Count::Rejected {
+                reason: reason.clone(),
+                lines: *lines,
+            });
+        }
+        for (reason, (lines, bytes)) in &self.lost {
+            put(Count::Lost {
+                reason: reason.clone(),
+                lines: *lines,
+                bytes: *bytes,
+            });
+        }
+        put(Count::Gaps(self.gap_count.saturating_sub(self.gaps.len() as u64)));
+        for gap in &self.gaps {
+            Record::Gap(output.clone(), gap.clone()).encode(out);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sluice_engine::cri::Timestamp;
+    use sluice_engine::report::GapCause;
 
     use super::*;
     use crate::tail::chain::Place;
@@ -169,6 +266,42 @@ mod tests {
 
     fn timestamp() -> impl Strategy<Value = Timestamp> {
         (any::<i64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
+    }
+
+    fn output() -> impl Strategy<Value = Output> {
+        ("[ab]", "[a-z]{0,2}").prop_map(|(pipeline, tenant)| Output { pipeline, tenant })
+    }
+
+    fn count() -> impl Strategy<Value = Count> {
+        prop_oneof![
+            ("[ab]", any::<u32>()).prop_map(|(reason, lines)| Count::Rejected {
+                reason,
+                lines: lines.into()
+            }),
+            ("[ab]", any::<u32>(), any::<u32>()).prop_map(|(reason, lines, bytes)| Count::Lost {
+                reason,
+                lines: lines.into(),
+                bytes: bytes.into()
+            }),
+            any::<u32>().prop_map(|count| Count::Gaps(count.into())),
+        ]
+    }
+
+    fn gap() -> impl Strategy<Value = Gap> {
+        let moment = || proptest::option::of(any::<i64>());
+        let names = ("[a-z]{0,5}", "[a-z]{0,5}", "[a-z]{0,5}");
+        let cause = proptest::sample::select(GapCause::ALL.to_vec());
+        (names, cause, moment(), moment(), any::<i64>()).prop_map(
+            |((namespace, pod, container), cause, after, before, noticed)| Gap {
+                namespace,
+                pod,
+                container,
+                cause,
+                after,
+                before,
+                noticed,
+            },
+        )
     }
 
     fn any_record() -> impl Strategy<Value = Record> {
@@ -209,6 +342,12 @@ mod tests {
             (id(), 0..3_u32, 0..3_u32).prop_map(|(id, a, b)| Record::Pruned(id, a, b)),
             id().prop_map(Record::Dropped),
             "[a-z]{1,9}".prop_map(Record::PipelineSeen),
+            "[a-z]{1,9}".prop_map(Record::Uncounted),
+            (1..u64::MAX).prop_map(Record::Epoch),
+            (id(), any::<bool>()).prop_map(|(id, behind)| Record::Behind(id, behind)),
+            (id(), proptest::option::of(timestamp())).prop_map(|(id, last)| Record::UnderWay(id, last)),
+            (output(), count()).prop_map(|(output, count)| Record::Counted(output, count)),
+            (output(), gap()).prop_map(|(output, gap)| Record::Gap(output, gap)),
             ("[a-z]{1,2}", "[a-z]{1,2}", proptest::option::of(any::<i64>())).prop_map(
                 |(tenant, labels, seconds)| Record::Bound(StreamBound {
                     tenant,

@@ -1,5 +1,6 @@
 //! Acknowledgements in, durable positions out: an append-only journal in the state folder.
 
+mod fields;
 pub mod journal;
 pub mod ledger;
 pub mod record;

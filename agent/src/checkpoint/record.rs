@@ -1,9 +1,13 @@
 //! Records in, the journal's bytes out, and back: a length, a CRC32, a type and a body, little-endian.
 
 use sluice_engine::cri::Timestamp;
+use sluice_engine::report::Gap;
 
+use super::fields::{
+    Reader, counted, gap, identified, label_choice, long, number, optional, output, place, stream_bound,
+    text, watermark,
+};
 use crate::tail::chain::Place;
-use crate::tail::fingerprint::Fingerprint;
 use crate::tail::position::{CursorId, Resume};
 
 /// What a journal begins with: its name and its version.
@@ -55,6 +59,38 @@ pub struct Flush {
     pub slot: u8,
 }
 
+/// What a pipeline sends to a tenant: whose counts these are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Output {
+    /// UID of the pipeline object.
+    pub pipeline: String,
+    /// The tenant, `namespace/name`.
+    pub tenant: String,
+}
+
+/// What is counted across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Lines that Loki refused for good.
+    Rejected {
+        /// Loki's reason.
+        reason: String,
+        /// How many.
+        lines: u64,
+    },
+    /// Lines that were read and given up.
+    Lost {
+        /// Why.
+        reason: String,
+        /// How many.
+        lines: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// Gaps that are not told one by one any more.
+    Gaps(u64),
+}
+
 /// How new a stream's lines are that were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamBound {
@@ -83,6 +119,19 @@ pub enum Record {
     Dropped(CursorId),
     /// A pipeline of this UID was seen: containers that appear later are new to it.
     PipelineSeen(String),
+    /// Which counters these are; chosen when the journal is made.
+    Epoch(u64),
+    /// So many more.
+    Counted(Output, Count),
+    /// Lines vanished unread.
+    Gap(Output, Gap),
+    /// Whether lines of the container were known to wait for their delivery.
+    Behind(CursorId, bool),
+    /// A file of the cursor's container was given up while lines of it were under way, the last of them at this
+    /// time; without it: they are acknowledged.
+    UnderWay(CursorId, Option<Timestamp>),
+    /// The pipeline of this UID is no more: its counts are forgotten.
+    Uncounted(String),
     /// Lines up to this time are about to be sent.
     Bound(StreamBound),
 }
@@ -96,39 +145,17 @@ impl Record {
             Self::Defined(id, identity) => {
                 out.push(1);
                 number(out, id.0);
-                for part in [
-                    &identity.folder,
-                    &identity.container,
-                    &identity.pipeline,
-                    &identity.tenant,
-                ] {
-                    text(out, part);
-                }
+                identified(out, identity);
             }
             Self::Chosen(id, choice) => {
                 out.push(2);
                 number(out, id.0);
-                out.push(u8::from(choice.from.is_some()));
-                place(out, &choice.from.unwrap_or_default());
-                text(out, &choice.rules);
-                text(out, &choice.chosen);
+                label_choice(out, choice);
             }
             Self::Acknowledged(id, mark) => {
                 out.push(3);
                 number(out, id.0);
-                place(out, &mark.place);
-                out.push(u8::from(mark.previous.is_some()));
-                timestamp(out, mark.previous.unwrap_or_default());
-                let resume = mark.resume;
-                out.push(u8::from(resume.is_some()));
-                let resume = resume.unwrap_or_else(|| Resume {
-                    slot: 0,
-                    part: 0,
-                    timestamp: Timestamp::default(),
-                });
-                out.push(resume.slot);
-                number(out, resume.part);
-                timestamp(out, resume.timestamp);
+                watermark(out, mark);
             }
             Self::Flushed(id, flush) => {
                 out.push(4);
@@ -150,12 +177,36 @@ impl Record {
                 out.push(7);
                 text(out, uid);
             }
+            Self::Epoch(epoch) => {
+                out.push(9);
+                long(out, *epoch);
+            }
+            Self::Counted(of, count) => {
+                out.push(10);
+                output(out, of);
+                counted(out, count);
+            }
+            Self::Gap(of, found) => {
+                out.push(11);
+                gap(out, of, found);
+            }
+            Self::Behind(id, behind) => {
+                out.push(12);
+                number(out, id.0);
+                out.push(u8::from(*behind));
+            }
+            Self::UnderWay(id, last) => {
+                out.push(14);
+                number(out, id.0);
+                optional(out, *last);
+            }
+            Self::Uncounted(uid) => {
+                out.push(13);
+                text(out, uid);
+            }
             Self::Bound(bound) => {
                 out.push(8);
-                text(out, &bound.tenant);
-                text(out, &bound.labels);
-                out.push(u8::from(bound.seconds.is_some()));
-                out.extend_from_slice(&bound.seconds.unwrap_or_default().to_le_bytes());
+                stream_bound(out, bound);
             }
         }
         let body = out.get(begin + 8..).unwrap_or_default();
@@ -222,16 +273,20 @@ impl Record {
             5 => Self::Dropped(id(&mut from)?),
             6 => Self::Pruned(id(&mut from)?, from.number()?, from.number()?),
             7 => Self::PipelineSeen(from.text()?),
-            8 => {
-                let (tenant, labels) = (from.text()?, from.text()?);
-                let there = from.byte()? != 0;
-                let seconds = from.take().map(i64::from_le_bytes)?;
-                Self::Bound(StreamBound {
-                    tenant,
-                    labels,
-                    seconds: there.then_some(seconds),
-                })
+            9 => Self::Epoch(from.long()?),
+            10 => {
+                let of = from.output()?;
+                Self::Counted(of, from.counted()?)
             }
+            11 => Self::Gap(from.output()?, from.gap()?),
+            12 => Self::Behind(id(&mut from)?, from.byte()? != 0),
+            13 => Self::Uncounted(from.text()?),
+            14 => {
+                let id = id(&mut from)?;
+                let (there, last) = (from.byte()? != 0, from.timestamp()?);
+                Self::UnderWay(id, there.then_some(last))
+            }
+            8 => Self::Bound(from.stream_bound()?),
             // Of a later version.
             _ => return Some(Known::Unknown),
         }))
@@ -295,73 +350,5 @@ pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
             None => return End::Corrupt,
         }
         rest = after;
-    }
-}
-
-fn number(out: &mut Vec<u8>, value: u32) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn text(out: &mut Vec<u8>, value: &str) {
-    number(out, u32::try_from(value.len()).unwrap_or(u32::MAX));
-    out.extend_from_slice(value.as_bytes());
-}
-
-fn timestamp(out: &mut Vec<u8>, value: Timestamp) {
-    out.extend_from_slice(&value.seconds.to_le_bytes());
-    number(out, value.nanos);
-}
-
-fn place(out: &mut Vec<u8>, value: &Place) {
-    number(out, value.restart);
-    out.extend_from_slice(&value.print.hash.to_le_bytes());
-    out.extend_from_slice(&value.print.len.to_le_bytes());
-    out.extend_from_slice(&value.offset.to_le_bytes());
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn long(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let len = self.number()? as usize;
-        let (text, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        String::from_utf8(text.to_vec()).ok()
-    }
-
-    fn timestamp(&mut self) -> Option<Timestamp> {
-        Some(Timestamp {
-            seconds: self.take().map(i64::from_le_bytes)?,
-            nanos: self.number()?,
-        })
-    }
-
-    fn place(&mut self) -> Option<Place> {
-        Some(Place {
-            restart: self.number()?,
-            print: Fingerprint {
-                hash: self.take().map(u128::from_le_bytes)?,
-                len: self.take().map(u16::from_le_bytes)?,
-            },
-            offset: self.long()?,
-        })
     }
 }

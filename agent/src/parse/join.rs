@@ -110,6 +110,12 @@ impl Joiner {
         self.next_max_line = usize::try_from(max_line).unwrap_or(usize::MAX).max(4 * MARK);
     }
 
+    /// Forgets the open lines.
+    pub fn forget(&mut self) {
+        self.slots = [None, None, None];
+        self.taken = 0;
+    }
+
     /// Goes on with a line whose beginning was sent before a restart.
     pub fn resume(&mut self, mark: Mark, resume: Resume, now: Instant) {
         if let Some(slot) = self.slots.get_mut(usize::from(resume.slot)) {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluice_engine::key::Key;
-use sluice_engine::report::Warning;
+use sluice_engine::report::{Gap, Warning};
 
 use crate::discover::names::ContainerKey;
 
 /// A snapshot of the worker's figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
+    /// Which counters the rejected, lost and gap ones are: they are kept across restarts.
+    pub epoch: u64,
     /// Hash of the document that the worker runs; empty before the first.
     pub document: String,
     /// Pipelines that the worker runs, by name.
@@ -19,6 +21,8 @@ pub struct Figures {
     pub warnings: Vec<Warning>,
     /// Files open.
     pub open_files: u64,
+    /// Bytes on disk of copies of files that vanished before they were acknowledged.
+    pub spilled_bytes: u64,
     /// Bytes held by the segment pool and bodies in flight.
     pub pool_bytes: u64,
     /// Bytes read from files.
@@ -58,6 +62,8 @@ pub struct PipelineFigures {
     pub unread: Option<String>,
     /// By tenant.
     pub outputs: BTreeMap<Key, OutputFigures>,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
 }
 
 /// What one pipeline sends to one tenant.
@@ -70,6 +76,12 @@ pub struct OutputFigures {
     pub delivered_lines: u64,
     /// Their bytes.
     pub delivered_bytes: u64,
-    /// Lines refused for good since the process began, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
+    /// Lines refused for good since the counters' beginning, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Lines read and given up since the counters' beginning, and their bytes, by reason.
+    pub lost: BTreeMap<String, (u64, u64)>,
+    /// How often lines vanished unread since the counters' beginning.
+    pub gap_count: u64,
+    /// The newest of these, the newest first, at most [`sluice_engine::report::GAPS`].
+    pub gaps: Vec<Gap>,
 }

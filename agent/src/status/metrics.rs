@@ -5,6 +5,7 @@
 //! | `sluice_agent_build_info` | `version` | always 1 |
 //! | `sluice_agent_ready` | | 1 while a document is in force |
 //! | `sluice_agent_open_files` | | log files open |
+//! | `sluice_agent_spilled_bytes` | | copies on disk of files that vanished before they were acknowledged |
 //! | `sluice_agent_pool_bytes` | | memory held by segments and requests in flight |
 //! | `sluice_agent_read_bytes_total` | | bytes read from log files |
 //! | `sluice_agent_malformed_lines_total` | | lines not in the runtime's format; sent as they are |
@@ -24,6 +25,9 @@
 //! | `sluice_agent_delivered_lines_total` | `pipeline`, `tenant` | lines acknowledged |
 //! | `sluice_agent_delivered_bytes_total` | `pipeline`, `tenant` | their bytes |
 //! | `sluice_agent_rejected_lines_total` | `pipeline`, `tenant`, `reason` | lines that Loki refused for good |
+//! | `sluice_agent_lost_lines_total` | `pipeline`, `tenant`, `reason` | lines read and given up |
+//! | `sluice_agent_lost_bytes_total` | `pipeline`, `tenant`, `reason` | their bytes |
+//! | `sluice_agent_gaps_total` | `pipeline`, `tenant` | times that lines vanished unread |
 //! | `sluice_agent_tenant_problem` | `tenant`, `reason` | 1 while a tenant's lines are held back |
 //! | `sluice_agent_push_requests_total` | `tenant`, `answer` | attempts by class of answer, `failed` where none came |
 //! | `sluice_agent_push_sent_bytes_total` | `tenant` | bytes of bodies, each as often as it was sent |
@@ -31,7 +35,8 @@
 //! | `sluice_agent_push_splits_total` | `tenant` | requests that were sent in smaller ones |
 //! | `sluice_agent_push_seconds_total` | `tenant` | time that all attempts took |
 //!
-//! Pipelines and tenants are written `namespace/name`. Counters begin anew with the process.
+//! Pipelines and tenants are written `namespace/name`. Counters begin anew with the process; those of rejected and
+//! lost lines and of gaps with the agent's state on disk.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -131,6 +136,11 @@ impl Collector for Sources {
 
 fn process(out: &mut Writer<'_>, figures: &Figures, followed: &follow::Figures) -> fmt::Result {
     out.gauge("open_files", "Log files open", [([], whole(figures.open_files))])?;
+    out.gauge(
+        "spilled_bytes",
+        "Copies on disk of files that vanished before they were acknowledged",
+        [([], whole(figures.spilled_bytes))],
+    )?;
     out.gauge(
         "pool_bytes",
         "Memory held by segments and requests in flight",
@@ -255,9 +265,23 @@ fn pipelines(out: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
         output
             .rejected
             .iter()
-            .map(move |(reason, lines)| ([pipeline, tenant, ("reason", *reason)], *lines))
+            .map(move |(reason, lines)| ([pipeline, tenant, ("reason", reason.as_str())], *lines))
     });
-    out.counter("rejected_lines", "Lines that Loki refused for good", rejected)
+    out.counter("rejected_lines", "Lines that Loki refused for good", rejected)?;
+    let lost = || {
+        each().flat_map(|([pipeline, tenant], output)| {
+            output
+                .lost
+                .iter()
+                .map(move |(reason, lost)| ([pipeline, tenant, ("reason", reason.as_str())], *lost))
+        })
+    };
+    let lines = lost().map(|(labels, (lines, _))| (labels, lines));
+    out.counter("lost_lines", "Lines read and given up", lines)?;
+    let bytes = lost().map(|(labels, (_, bytes))| (labels, bytes));
+    out.counter("lost_bytes", "Bytes of lines read and given up", bytes)?;
+    let gaps = each().map(|(labels, output)| (labels, output.gap_count));
+    out.counter("gaps", "Times that lines vanished unread", gaps)
 }
 
 fn tenants(out: &mut Writer<'_>, figures: &push::Figures) -> fmt::Result {
@@ -354,17 +378,23 @@ mod tests {
     use super::super::figures::PipelineFigures;
     use super::*;
 
-    #[test]
-    fn the_text_names_every_metric_of_the_table_and_no_error_text() {
-        let output = OutputFigures {
+    fn output() -> OutputFigures {
+        OutputFigures {
             oldest_unacknowledged: Some(0),
             delivered_lines: 5,
             delivered_bytes: 50,
-            rejected: BTreeMap::from([("line_too_long", 2)]),
-        };
+            rejected: BTreeMap::from([("line_too_long".into(), 2)]),
+            lost: BTreeMap::from([("no_space".into(), (3, 30))]),
+            gap_count: 1,
+            gaps: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_text_names_every_metric_of_the_table_and_no_error_text() {
         let pipeline = PipelineFigures {
             containers: 3,
-            outputs: BTreeMap::from([(Key::new("logging", "ops"), output)]),
+            outputs: BTreeMap::from([(Key::new("logging", "ops"), output())]),
             ..PipelineFigures::default()
         };
         let figures = Figures {
@@ -420,6 +450,7 @@ mod tests {
         for line in [
             r#"sluice_agent_delivered_lines_total{pipeline="team/web",tenant="logging/ops"} 5"#,
             r#"sluice_agent_rejected_lines_total{pipeline="team/web",tenant="logging/ops",reason="line_too_long"} 2"#,
+            r#"sluice_agent_lost_bytes_total{pipeline="team/web",tenant="logging/ops",reason="no_space"} 30"#,
             r#"sluice_agent_tenant_problem{tenant="logging/ops",reason="RateLimited"} 1"#,
             r#"sluice_agent_push_requests_total{tenant="logging/ops",answer="2xx"} 4"#,
             r#"sluice_agent_push_seconds_total{tenant="logging/ops"} 1.5"#,

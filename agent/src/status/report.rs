@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sluice_engine::key::Key;
 use sluice_engine::report::{
-    OutputReport, PipelineReport, Problem, Rejected, Report, TenantReport, VERSION, Warning, lag_step,
+    Lost, OutputReport, PipelineReport, Problem, Rejected, Report, TenantReport, VERSION, Warning, lag_step,
 };
 
 use super::figures::{Figures, OutputFigures};
@@ -29,6 +29,7 @@ pub struct Identity {
 pub struct Reporter {
     identity: Identity,
     sequence: u64,
+    epoch: u64,
     document: String,
     warnings: Vec<Warning>,
     pipelines: Entries<PipelineReport>,
@@ -41,6 +42,7 @@ impl Reporter {
         Self {
             identity,
             sequence: 1,
+            epoch: 0,
             document: String::new(),
             warnings: Vec::new(),
             pipelines: Entries::default(),
@@ -64,6 +66,10 @@ impl Reporter {
         let next = self.sequence + 1;
         let mut changed = self.pipelines.replace(pipelines(in_force, figures, now), next);
         changed |= self.tenants.replace(tenants(in_force, problems), next);
+        if self.epoch != figures.epoch {
+            self.epoch = figures.epoch;
+            changed = true;
+        }
         if self.document != figures.document {
             self.document.clone_from(&figures.document);
             changed = true;
@@ -102,6 +108,7 @@ impl Reporter {
             pod_uid: self.identity.pod_uid.clone(),
             node: self.identity.node.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.epoch,
             document: self.document.clone(),
             pipelines: self.pipelines.after(from),
             removed: removed(&self.pipelines.removed),
@@ -181,6 +188,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
                     .iter()
                     .map(|(tenant, figures)| output(tenant, figures, now))
                     .collect(),
+                warnings: pipeline.warnings.clone(),
             };
             (name.clone(), report)
         })
@@ -195,6 +203,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
             containers: 0,
             unread: None,
             outputs: Vec::new(),
+            warnings: Vec::new(),
         });
         report.refused = Some(error.clone());
     }
@@ -209,10 +218,21 @@ fn output(tenant: &Key, figures: &OutputFigures, now: i64) -> OutputReport {
             .rejected
             .iter()
             .map(|(reason, lines)| Rejected {
-                reason: (*reason).to_owned(),
+                reason: reason.clone(),
                 lines: *lines,
             })
             .collect(),
+        lost: figures
+            .lost
+            .iter()
+            .map(|(reason, (lines, bytes))| Lost {
+                reason: reason.clone(),
+                lines: *lines,
+                bytes: *bytes,
+            })
+            .collect(),
+        gap_count: figures.gap_count,
+        gaps: figures.gaps.clone(),
     }
 }
 

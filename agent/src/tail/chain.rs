@@ -27,6 +27,8 @@ pub struct Chain {
     pub(super) folder: String,
     pub(super) generations: Vec<Generation>,
     pub(super) next: u32,
+    /// Generations that were closed before all of them was acknowledged.
+    pub(super) given_up: BTreeSet<u32>,
     /// Names that cannot be read, each said once.
     pub(super) refused: BTreeSet<String>,
     /// A file that nobody reads yet seems to be rewritten, see [`Chain::suspect`].
@@ -41,6 +43,7 @@ impl Chain {
             folder: key.to_string(),
             generations: Vec::new(),
             next: 1,
+            given_up: BTreeSet::new(),
             refused: BTreeSet::new(),
             wants_listing: false,
         }
@@ -88,6 +91,9 @@ impl Chain {
     }
 
     pub(super) fn head(&self, generation: &Generation) -> Option<Vec<u8>> {
+        if let Some(spilled) = &generation.spilled {
+            return Some(spilled.head().begin.clone());
+        }
         head_of(&*self.handle(generation).ok()?, generation.gz).ok()
     }
 
@@ -104,8 +110,16 @@ impl Chain {
         }
     }
 
-    /// Bytes of a plain file; `None` of a compressed one, or where it cannot be told.
+    /// Bytes of a plain file, or where its copy ends; `None` of a compressed one, or where it cannot be told.
     pub(super) fn plain_len(&self, generation: &Generation) -> Option<u64> {
+        match &generation.spilled {
+            Some(spilled) => Some(spilled.end()),
+            None => self.file_len(generation),
+        }
+    }
+
+    /// The same of the file alone, whether it has a copy or not.
+    pub(super) fn file_len(&self, generation: &Generation) -> Option<u64> {
         if generation.gz {
             return None;
         }
@@ -116,10 +130,10 @@ impl Chain {
     pub(super) fn has_bytes(&self, generation: &Generation) -> bool {
         !generation.replaced
             && !generation.copy
-            && (generation.gz
+            && ((generation.gz && generation.spilled.is_none())
                 || self
                     .plain_len(generation)
-                    .is_some_and(|len| len > generation.start))
+                    .is_some_and(|len| len > generation.beginning().offset))
     }
 
     /// Bytes of a generation at an offset, as many as are there and fit. Of a file that is still written and
@@ -136,6 +150,10 @@ impl Chain {
         let Some(generation) = self.get(number).filter(|generation| !is_left_out(generation)) else {
             return Ok(0);
         };
+        if let Some(spilled) = &generation.spilled {
+            *reader = None;
+            return Ok(spilled.read_at(offset, into));
+        }
         let left = generation.end.map_or(u64::MAX, |end| end.saturating_sub(offset));
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
         let into = into.get_mut(..len).unwrap_or_default();
@@ -191,9 +209,22 @@ impl Chain {
         }
     }
 
-    /// Whether a generation's bytes are compressed.
+    /// Whether a generation's bytes are read from a compressed file.
     pub fn is_compressed(&self, number: u32) -> bool {
-        self.get(number).is_some_and(|generation| generation.gz)
+        self.get(number)
+            .is_some_and(|generation| generation.gz && generation.spilled.is_none())
+    }
+
+    /// Whether a generation's bytes can never change: they are compressed, or a copy.
+    pub fn is_fixed(&self, number: u32) -> bool {
+        self.get(number)
+            .is_some_and(|generation| generation.gz || generation.spilled.is_some())
+    }
+
+    /// Whether a generation is the copy of a file that is gone.
+    pub fn is_final(&self, number: u32) -> bool {
+        self.get(number)
+            .is_some_and(|generation| generation.spilled.is_some() && generation.name.is_none())
     }
 
     /// Whether a generation was rewritten, see [`Chain::replace`].
@@ -204,7 +235,7 @@ impl Chain {
     /// Whether a file ends before an offset that was read, or before what it began with: somebody cut or rewrote it.
     pub fn is_shorter(&self, number: u32, offset: u64) -> bool {
         self.get(number)
-            .filter(|generation| !generation.replaced && !generation.moved && !generation.copy)
+            .filter(|found| !found.replaced && !found.moved && !found.copy && found.spilled.is_none())
             .and_then(|generation| Some((self.plain_len(generation)?, generation.print.len)))
             .is_some_and(|(len, known)| len < offset.max(known.into()))
     }
@@ -213,7 +244,8 @@ impl Chain {
     pub fn began_otherwise(&self, number: u32) -> bool {
         let found = self
             .get(number)
-            .filter(|found| !found.gz && !found.replaced && !found.copy && found.print.len > 0);
+            .filter(|found| !found.gz && !found.replaced && !found.copy && found.print.len > 0)
+            .filter(|found| found.spilled.is_none());
         let head = found.and_then(|found| Some((found.print, self.head(found)?)));
         head.is_some_and(|(print, head)| !print.matches(&head))
     }
@@ -237,8 +269,12 @@ impl Chain {
         let mut at = self.index(number);
         for (index, found) in self.generations.iter_mut().enumerate() {
             if found.has_inode(fresh.device, fresh.inode) {
-                (found.name, found.file, found.replaced) = (None, None, true);
                 at = index;
+                if found.spilled.is_some() {
+                    found.detach();
+                } else {
+                    (found.name, found.file, found.replaced) = (None, None, true);
+                }
             }
         }
         let is_younger = |found: &Generation| found.last_name > fresh.last_name;
@@ -289,7 +325,11 @@ impl Chain {
 
     /// When a generation was written last, in seconds since 1970.
     pub fn modified(&self, number: u32) -> Option<i64> {
-        let metadata = self.handle(self.at_or_after(number)?).ok()?.metadata().ok()?;
+        let generation = self.at_or_after(number)?;
+        if let Some(spilled) = &generation.spilled {
+            return spilled.head().modified;
+        }
+        let metadata = self.handle(generation).ok()?.metadata().ok()?;
         let since = metadata
             .modified()
             .ok()?
@@ -306,19 +346,24 @@ impl Chain {
                 .generations
                 .get(at)
                 .filter(|old| old.file.is_some() && !old.gz);
-            if let Some(len) = held.and_then(|old| self.plain_len(old)) {
+            if let Some(len) = held.and_then(|old| self.file_len(old)) {
                 self.add_late(at, len);
             }
             if let Some(old) = self.generations.get_mut(at) {
                 (old.file, old.replaced) = (None, false);
+                old.remove_copy();
             }
         }
         self.keep_needed();
     }
 
-    /// Nobody reads the container: whoever does later begins with a new listing.
+    /// Nobody reads the container: whoever does later begins with a new listing, and with the copies there are.
     pub fn forget(&mut self) {
-        self.generations.clear();
+        self.generations.retain(|found| found.spilled.is_some());
+        for copy in &mut self.generations {
+            copy.detach();
+            copy.end = None;
+        }
     }
 
     /// Who begins at `number` has left the older files: what is written to them later is read too.
@@ -332,10 +377,11 @@ impl Chain {
         }
     }
 
-    /// Forgets what has neither a name nor a descriptor.
+    /// Forgets what has neither a name nor a descriptor nor a copy.
     pub(super) fn keep_needed(&mut self) {
-        self.generations
-            .retain(|found| found.file.is_some() || found.name.is_some() || found.replaced);
+        self.generations.retain(|found| {
+            found.file.is_some() || found.name.is_some() || found.replaced || found.spilled.is_some()
+        });
     }
 
     /// The files at or above `number` that may still grow.
@@ -343,6 +389,7 @@ impl Chain {
         self.generations
             .iter()
             .filter(move |found| found.number >= number && found.was_tip && !found.gz && !found.replaced)
+            .filter(|found| found.spilled.is_none())
             .map(|found| self.handle(found))
     }
 

@@ -14,6 +14,7 @@ pub struct Compressed {
     window: Vec<u8>,
     start: u64,
     ended: bool,
+    damaged: bool,
 }
 
 impl std::fmt::Debug for Compressed {
@@ -41,6 +42,7 @@ impl Compressed {
             window: Vec::new(),
             start: 0,
             ended: false,
+            damaged: false,
         })
     }
 
@@ -59,6 +61,7 @@ impl Compressed {
             // A file cut short or damaged ends where it cannot be read on.
             self.ended = read.is_err() || self.window.len() - before < missing;
             if let Err(error) = read {
+                self.damaged = true;
                 tracing::warn!(%error, "a compressed log file is damaged: what can be read of it is sent");
             }
         }
@@ -67,6 +70,11 @@ impl Compressed {
             to.copy_from_slice(from);
         }
         Ok(len)
+    }
+
+    /// Whether it ended where it could not be read on.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Moves the window's start to `offset`; `scratch` takes what is passed over.
@@ -84,7 +92,8 @@ impl Compressed {
                 break;
             };
             match self.decoder.read(part) {
-                Ok(0) | Err(_) => self.ended = true,
+                Ok(0) => self.ended = true,
+                Err(_) => (self.ended, self.damaged) = (true, true),
                 Ok(read) => self.start += read as u64,
             }
             if step == 0 {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::chain::Chain;
 use super::fingerprint::{Fingerprint, HEAD};
-use super::generation::Generation;
+use super::generation::{Generation, head_of};
 use super::take_in::Look;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
@@ -55,18 +55,26 @@ impl Chain {
 
     /// Whether a file still has a name, and what it began with.
     fn holds_its_own(&self, look: &Look<'_>, known: &Generation) -> bool {
-        let begins = || self.head(known).is_some_and(|head| known.print.matches(&head));
+        // The file, not a copy that is read in its place.
+        let head = || head_of(&*self.handle(known).ok()?, false).ok();
+        let begins = || head().is_some_and(|head| known.print.matches(&head));
         has_name(look, known) && (known.gz || begins())
     }
 
     /// What a generation held is in another file now. It may be shorter than what was read: it was copied before.
     pub(super) fn move_into(&mut self, at: usize, name: &LogName, file: File, facts: &Facts) {
-        self.hold(at, name, Some(file), facts);
+        // A compressed file has no more than what was kept of it.
+        let kept = self
+            .generations
+            .get(at)
+            .is_some_and(|known| known.spilled.is_some());
+        self.hold(at, name, Some(file).filter(|_| !(name.gz && kept)), facts);
         self.rename(at, name);
         for moved in &mut self.generations {
             if moved.has_inode(facts.device, facts.inode) {
-                // The runtime writes to the other one.
-                (moved.was_tip, moved.suspect, moved.moved) = (false, false, true);
+                // The runtime writes to the other one, unless the folder of what was kept came back.
+                moved.was_tip = name.rotated.is_none();
+                (moved.suspect, moved.moved) = (false, moved.spilled.is_none());
             }
         }
         if !name.gz {

@@ -58,7 +58,8 @@ impl Chain {
             return Next::Stay;
         };
         let since = *old.superseded.get_or_insert(now);
-        let settled = gone || old.gz || old.replaced || !old.was_tip || old.restart != restart;
+        let fixed = old.gz || old.spilled.is_some();
+        let settled = gone || fixed || old.replaced || !old.was_tip || old.restart != restart;
         if settled || now.duration_since(since) >= SETTLE {
             Next::Move {
                 to,

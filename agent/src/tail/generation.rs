@@ -15,6 +15,7 @@ use super::position::Position;
 use crate::discover::beneath::Facts;
 use crate::discover::held::Held;
 use crate::discover::names::LogName;
+use crate::spill::store::Spilled;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -62,6 +63,8 @@ pub struct Generation {
     pub(super) superseded: Option<Instant>,
     /// Since when it cannot be read.
     pub(super) failing: Option<Instant>,
+    /// A copy of what is not acknowledged of it; it is read from there.
+    pub(super) spilled: Option<Arc<Spilled>>,
 }
 
 impl Generation {
@@ -86,16 +89,25 @@ impl Generation {
             was_tip: name.rotated.is_none(),
             superseded: None,
             failing: None,
+            spilled: None,
             last_name: name.clone(),
             name: Some(name),
         }
     }
 
-    /// Where it begins.
+    /// Where it begins: its first byte that can be read.
     pub fn beginning(&self) -> Position {
+        let base = self.spilled.as_ref().map_or(0, |spilled| spilled.head().base);
         Position {
             generation: self.number,
-            offset: self.start,
+            offset: self.start.max(base),
+        }
+    }
+
+    /// Deletes its copy, if no other generation is read from it.
+    pub(super) fn remove_copy(&mut self) {
+        if let Some(spilled) = self.spilled.take().and_then(Arc::into_inner) {
+            spilled.remove();
         }
     }
 
@@ -122,6 +134,7 @@ impl Generation {
             was_tip: self.was_tip,
             superseded: None,
             failing: None,
+            spilled: self.spilled.clone().filter(|spilled| spilled.end() > start),
         }
     }
 

@@ -4,6 +4,7 @@ pub mod chain;
 pub mod compressed;
 pub mod fingerprint;
 pub mod generation;
+pub mod kept;
 pub mod position;
 
 mod copies;

@@ -41,7 +41,7 @@ impl Chain {
             found.restart == place.restart
                 && !found.replaced
                 && !found.copy
-                && found.start <= place.offset
+                && found.beginning().offset <= place.offset
                 && found.end.is_none_or(|end| end >= place.offset)
                 && self.head(found).is_some_and(|head| place.print.matches(&head))
         };
@@ -62,21 +62,23 @@ impl Chain {
         let survivor = survivors().rfind(began).or_else(|| survivors().next());
         Err(cut
             .or_else(|| survivor.map(Generation::beginning))
-            .unwrap_or(Position {
-                generation: self.next,
-                offset: 0,
-            }))
+            .unwrap_or_else(|| self.end_of_all()))
     }
 
-    /// The beginning of what there is.
+    /// The beginning of what there is. A copy of what has no name any more is for those alone who had not got
+    /// it when it was made.
     pub fn beginning(&self) -> Position {
-        self.generations.first().map_or(
-            Position {
-                generation: self.next,
-                offset: 0,
-            },
-            Generation::beginning,
-        )
+        let mut all = self.generations.iter();
+        let first = all.find(|found| found.spilled.is_none() || found.name.is_some());
+        first.map_or_else(|| self.end_of_all(), Generation::beginning)
+    }
+
+    /// Behind all there is.
+    fn end_of_all(&self) -> Position {
+        Position {
+            generation: self.next,
+            offset: 0,
+        }
     }
 
     /// The end of what there is, after its last whole line. An empty file has no identity to be found again by,
@@ -86,6 +88,12 @@ impl Chain {
         let Some(last) = self.generations.iter().rev().find(with_bytes) else {
             return self.beginning();
         };
+        if let Some(spilled) = &last.spilled {
+            return Position {
+                generation: last.number,
+                offset: spilled.end(),
+            };
+        }
         let Some(len) = self.plain_len(last) else {
             // Whatever its length is without compression: behind it.
             return Position {

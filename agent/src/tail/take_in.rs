@@ -8,12 +8,16 @@ use std::sync::Arc;
 use super::chain::Chain;
 use super::copies::{Twin, mark_copies};
 use super::generation::{Generation, head_of};
+use super::kept::Room;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
 
 /// Files of one container that are held open at most: more than kubelet keeps of two restarts. In a crash loop's
 /// folder of thousands, the others are opened when their turn comes.
 const HELD: usize = 32;
+
+/// Why a file is not read.
+const TOO_LATE: OpenError = OpenError::Refused("it appeared after files of a later restart");
 
 /// What a listing gives to look at one name.
 pub(super) struct Look<'a> {
@@ -72,6 +76,7 @@ impl Chain {
                 }
             }
         }
+        self.settle_copied();
         self.number(fresh, blank);
         self.keep_needed();
         complete
@@ -100,8 +105,21 @@ impl Chain {
             });
         }
         for mut generation in fresh {
-            generation.number = number.take().unwrap_or_else(|| self.next_number());
-            self.generations.push(generation);
+            match self.place_for(generation.restart) {
+                Room::Last => {
+                    generation.number = number.take().unwrap_or_else(|| self.next_number());
+                    self.generations.push(generation);
+                }
+                Room::Before(at, free) => {
+                    generation.number = free;
+                    self.generations.insert(at, generation);
+                }
+                Room::None => {
+                    if let Some(name) = &generation.name {
+                        self.refuse(name, &TOO_LATE);
+                    }
+                }
+            }
         }
     }
 
@@ -180,7 +198,7 @@ impl Chain {
                     .is_some_and(|name| look.names.binary_search(name).is_ok())
         };
         if self.generations.iter().any(is_younger) {
-            return Err(OpenError::Refused("it appeared after files of a later restart"));
+            return Err(TOO_LATE);
         }
         let mut generation = Generation::new(0, name.clone(), &facts);
         generation.refresh(&head);

@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 use sluice_engine::document::{Namespace, Pipeline, StartAt};
 use sluice_engine::key::Key;
 use sluice_engine::labels::ContainerFacts;
+use sluice_engine::report::GapCause;
 
 use super::Sink;
 use super::choices::{replay, returning};
 use super::container::Container;
 use super::core::{Core, Lane};
 use super::cursor::{Cursor, State};
-use crate::checkpoint::record::{Identity, Record, StreamBound, Watermark};
+use super::gaps::Backlog;
+use crate::checkpoint::record::{Identity, Output, Record, StreamBound, Watermark};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodFacts;
 use crate::process::select::{Knowledge, Selected, select};
 use crate::process::{Choice, rules_hash};
-use crate::tail::position::{CursorId, Mark};
+use crate::tail::position::{CursorId, Mark, Position};
 
 /// How long until a folder that changed while it was read is listed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -82,6 +84,8 @@ impl<S: Sink> Core<S> {
                 Lane {
                     tenant,
                     ready: VecDeque::new(),
+                    since: now,
+                    acknowledged: None,
                     held: false,
                 },
             );
@@ -92,8 +96,7 @@ impl<S: Sink> Core<S> {
                 self.fresh.insert(pipeline.uid.clone(), now);
             }
         }
-        self.totals
-            .retain(|(uid, _), _| config.pipelines.iter().any(|pipeline| pipeline.uid == *uid));
+        self.uncount(&config);
         self.config = config;
         let keys: Vec<_> = self.containers.keys().cloned().collect();
         for key in &keys {
@@ -178,6 +181,9 @@ impl<S: Sink> Core<S> {
 
     /// Ends a cursor; the journal keeps its position.
     pub(super) fn remove_cursor(&mut self, id: CursorId) {
+        if let Some(cursor) = self.cursors.get_mut(&id) {
+            cursor.tell_gap(&mut self.journal);
+        }
         self.write_position(id);
         let Some(mut cursor) = self.cursors.remove(&id) else {
             return;
@@ -203,6 +209,10 @@ impl<S: Sink> Core<S> {
     pub(super) fn list_again(&mut self, now: Instant) {
         for key in std::mem::take(&mut self.relist) {
             if self.containers.get(&key).is_some_and(|container| container.gone) {
+                let (_, parked) = self.wanted(&key, now);
+                if let Some(container) = self.containers.get_mut(&key) {
+                    container.parked = parked;
+                }
                 self.admit(&key, now);
                 continue;
             }
@@ -230,7 +240,7 @@ impl<S: Sink> Core<S> {
             .containers
             .entry(Arc::clone(key))
             .or_insert_with(|| Container::new(root, Arc::clone(key), pod, early, now));
-        container.gone = false;
+        (container.gone, container.listed) = (false, true);
         let (wanted, parked) = self.wanted(key, now);
         let Some(container) = self.containers.get_mut(key) else {
             return;
@@ -261,6 +271,7 @@ impl<S: Sink> Core<S> {
             container.next_poll = Some(now);
         }
         container.names = if complete { names } else { Vec::new() };
+        self.spilling.look.insert(Arc::clone(key));
         // With what is missing unknown, a cursor could take a younger file for its own.
         if complete {
             self.admit(key, now);
@@ -361,19 +372,21 @@ impl<S: Sink> Core<S> {
                     tracing::warn!(container = %key, pipeline = %pipeline.name,
                         "the file that was read last is gone: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;
+                    cursor.misses(&container.pod, GapCause::FilesDeleted);
                 }
                 container.chain.leave_below(cursor.position.generation);
             } else {
+                if self.journal.set_aside.is_some() && container.early && known.is_none() {
+                    cursor.misses(&container.pod, GapCause::CheckpointDamaged);
+                }
                 let seen = self.fresh.get(&pipeline.uid);
                 let existed = seen.is_some_and(|seen| container.early || container.first_seen <= *seen);
                 // What is spooled was asked for already by where the pipeline begins.
-                begins_at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
-                let chain = &container.chain;
-                cursor.position = if begins_at_end {
-                    chain.end()
-                } else {
-                    chain.beginning()
-                };
+                let at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
+                (cursor.position, begins_at_end) = beginning(container, &cursor.output(), at_end);
+            }
+            if let Some(last) = entry.as_ref().and_then(|entry| entry.under_way) {
+                cursor.tell_given_up(last, &container.pod, &mut self.journal);
             }
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice
@@ -392,6 +405,7 @@ impl<S: Sink> Core<S> {
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
+            cursor.backlog = Backlog::of(entry.is_some_and(|entry| entry.behind));
             cursor.state = State::Ready;
             lane.ready.push_back(id);
             container.cursors.push(id);
@@ -406,25 +420,12 @@ impl<S: Sink> Core<S> {
     /// Everything on disk has been listed: what the journal knows beyond is gone.
     pub(super) fn swept(&mut self) {
         if !std::mem::replace(&mut self.swept, true) {
-            let known: Vec<_> = self
-                .journal
-                .ledger()
-                .cursors
-                .iter()
-                .map(|(id, entry)| (*id, entry.identity.clone()))
-                .collect();
-            for (id, identity) in known {
-                let key = ContainerKey {
-                    folder: identity.folder.clone(),
-                    container: identity.container.clone(),
-                };
-                if self.discovery.is_gone(&key) && !self.cursors.contains_key(&id) {
-                    tracing::debug!(
-                        folder = identity.folder,
-                        container = identity.container,
-                        "gone while away"
-                    );
-                    self.journal.append(&Record::Dropped(id));
+            self.forget_vanished();
+            // Copies of what has no folder any more.
+            for (key, container) in &mut self.containers {
+                if !container.listed {
+                    container.gone = true;
+                    self.relist.insert(Arc::clone(key));
                 }
             }
         }
@@ -440,8 +441,19 @@ impl<S: Sink> Core<S> {
     }
 }
 
+/// Where an output begins of whose lines nothing is acknowledged, or of which the journal no longer knows; and
+/// whether that is the end of what there is.
+fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position, bool) {
+    let chain = &container.chain;
+    match chain.spilled_for(|head| head.outputs.contains(output)) {
+        Some(kept) => (kept, false),
+        None if at_end => (chain.end(), true),
+        None => (chain.beginning(), false),
+    }
+}
+
 /// Puts a cursor where the journal says; false when that content is gone.
-fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: Instant) -> bool {
+fn restore(cursor: &mut Cursor, container: &mut Container, mark: &Watermark, now: Instant) -> bool {
     cursor.previous = mark.previous;
     match container.chain.find(&mark.place, mark.previous) {
         Ok(position) => {
@@ -454,6 +466,7 @@ fn restore(cursor: &mut Cursor, container: &Container, mark: &Watermark, now: In
                 };
                 cursor.joiner.resume(mark, resume, now);
             }
+            container.chain.leave_below(position.generation);
             true
         }
         Err(survivor) => {

@@ -26,6 +26,8 @@ pub(super) struct Container {
     pub(super) first_seen: Instant,
     /// It was there when the agent first looked.
     pub(super) early: bool,
+    /// Its folder was found by this process.
+    pub(super) listed: bool,
     /// Its folder is gone: what is held open is read to the end.
     pub(super) gone: bool,
     /// Some pipeline waits for facts of its pod until then.
@@ -50,11 +52,18 @@ impl Container {
             cursors: Vec::new(),
             first_seen: now,
             early,
+            listed: false,
             gone: false,
             parked: None,
             next_poll: None,
             last_growth: now,
         }
+    }
+
+    /// Something was read: look again soon.
+    pub(super) fn grew(&mut self, now: Instant) {
+        self.last_growth = now;
+        self.next_poll = Some(self.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
     }
 
     /// Something happened to its files: read them often for a while.

@@ -11,17 +11,18 @@ use sluice_engine::key::Key;
 
 use super::container::Container;
 use super::cursor::{Cursor, State, TAIL};
+use super::spilling::Spilling;
 use super::tick::bound_record;
 use super::{Command, Sink, WorkerSettings};
 use crate::batch::{Fate, Outcome};
 use crate::checkpoint::journal::{Journal, StartError};
-use crate::checkpoint::record::Record;
+use crate::checkpoint::record::{Count, Record};
 use crate::config::InForce;
 use crate::discover::Found;
 use crate::discover::names::ContainerKey;
 use crate::discover::roots::Roots;
 use crate::metadata::{PodChange, PodFacts};
-use crate::status::figures::{Figures, OutputFigures};
+use crate::status::figures::Figures;
 use crate::tail::position::CursorId;
 
 /// What is read at once; a line that fills it is taken piecewise.
@@ -47,6 +48,7 @@ pub struct Core<S> {
     /// Pipelines that this agent had never seen, and when it did.
     pub(super) fresh: BTreeMap<String, Instant>,
     pub(super) containers: BTreeMap<Arc<ContainerKey>, Container>,
+    pub(super) spilling: Spilling,
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     pub(super) swept: bool,
     pub(super) buffer: Vec<u8>,
@@ -63,7 +65,8 @@ pub struct Core<S> {
     pub(super) held: Vec<CursorId>,
     pub(super) draining: bool,
     pub(super) figures: Figures,
-    pub(super) totals: BTreeMap<(String, Key), OutputFigures>,
+    /// Lines and bytes delivered since the process began, by the pipeline's UID and the tenant.
+    pub(super) delivered: BTreeMap<(String, Key), (u64, u64)>,
 }
 
 /// One tenant's cursors that have something to read.
@@ -71,6 +74,9 @@ pub struct Core<S> {
 pub(super) struct Lane {
     pub(super) tenant: Arc<Tenant>,
     pub(super) ready: VecDeque<CursorId>,
+    /// When it came into force, and when Loki took something last.
+    pub(super) since: Instant,
+    pub(super) acknowledged: Option<Instant>,
     /// There was no room for the first of them: it keeps its turn, and the others theirs behind it.
     pub(super) held: bool,
 }
@@ -94,8 +100,12 @@ impl<S: Sink> Core<S> {
             &settings.link_roots,
             settings.follow_root.clone(),
         );
+        let (spilling, kept) = Spilling::begin(&settings.state_dir, &discovery, Instant::now());
         let mut figures = Figures::default();
-        if journal.set_aside {
+        if spilling.damaged() > 0 {
+            figures.resets.insert("spill_damaged", spilling.damaged().into());
+        }
+        if journal.set_aside.is_some() {
             figures.resets.insert("journal_corrupt", 1);
         }
         Ok(Self {
@@ -109,7 +119,11 @@ impl<S: Sink> Core<S> {
             pods_deleted: BTreeSet::new(),
             synced: None,
             fresh: BTreeMap::new(),
-            containers: BTreeMap::new(),
+            containers: kept
+                .into_iter()
+                .map(|container| (Arc::clone(&container.key), container))
+                .collect(),
+            spilling,
             cursors: BTreeMap::new(),
             swept: false,
             buffer: vec![0; TAIL + BUFFER],
@@ -122,7 +136,7 @@ impl<S: Sink> Core<S> {
             held: Vec::new(),
             draining: false,
             figures,
-            totals: BTreeMap::new(),
+            delivered: BTreeMap::new(),
         })
     }
 
@@ -146,7 +160,7 @@ impl<S: Sink> Core<S> {
         match command {
             Command::Config(config) => self.configure(config, now),
             Command::Pod(change) => self.pod(change, now),
-            Command::Outcome(outcome) => self.outcome(outcome),
+            Command::Outcome(outcome) => self.outcome(outcome, now),
             Command::Drain(_) => {
                 self.draining = true;
                 self.sink.drain();
@@ -178,6 +192,7 @@ impl<S: Sink> Core<S> {
             }
         }
         self.seal(now, send);
+        self.spill(now);
         if self.next_tick.is_none_or(|due| due <= now) {
             self.tick(now);
             self.next_tick = Some(now + TICK);
@@ -187,12 +202,13 @@ impl<S: Sink> Core<S> {
 
     /// Whether nothing more is to be waited for when draining.
     pub fn is_settled(&self) -> bool {
-        self.cursors.values().all(Cursor::is_settled)
+        !self.spilling.is_busy() && self.cursors.values().all(Cursor::is_settled)
     }
 
     /// Writes all positions and makes them durable.
     pub fn save(&mut self) {
         self.write_positions();
+        self.note_backlogs();
         self.journal.sync();
     }
 
@@ -224,7 +240,10 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn outcome(&mut self, outcome: Outcome) {
+    fn outcome(&mut self, outcome: Outcome, now: Instant) {
+        if let Some(lane) = self.tenants.get_mut(&*outcome.tenant) {
+            lane.acknowledged = Some(now);
+        }
         let mut rejected = match &outcome.fate {
             Fate::Ended(rejected) => rejected.clone(),
             Fate::Waits(_) => Vec::new(),
@@ -237,21 +256,25 @@ impl<S: Sink> Core<S> {
                 continue;
             };
             let total = self
-                .totals
+                .delivered
                 .entry((cursor.pipeline.uid.clone(), (*cursor.tenant).clone()))
                 .or_default();
             // Loki names no lines: a request's refusals are counted on its first pieces.
             for (reason, left) in &mut rejected {
                 let share = (*left).min(lines);
                 if share > 0 {
-                    *total.rejected.entry(reason).or_default() += share;
+                    let count = Count::Rejected {
+                        reason: (*reason).to_owned(),
+                        lines: share,
+                    };
+                    self.journal.append(&Record::Counted(cursor.output(), count));
                     *left -= share;
                     lines -= share;
                 }
             }
-            total.delivered_lines += lines;
+            total.0 += lines;
             if lines > 0 {
-                total.delivered_bytes += bytes;
+                total.1 += bytes;
             }
         }
         self.unblock();
@@ -324,6 +347,7 @@ impl<S: Sink> Core<S> {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.gone = true;
                     container.stir(now);
+                    self.spilling.look.insert(key);
                 }
             }
             Found::Swept => self.swept(),
@@ -332,7 +356,9 @@ impl<S: Sink> Core<S> {
 
     fn next_due(&self, now: Instant) -> Instant {
         let always = [self.sink.next_due(now), self.next_tick];
-        let due = if self.draining {
+        let due = if self.spilling.is_busy() {
+            Some(now)
+        } else if self.draining {
             always.into_iter().flatten().min()
         } else if !self.relist.is_empty() || self.tenants.values().any(Lane::has_turn) {
             Some(now)

@@ -7,7 +7,9 @@ use std::time::Instant;
 use sluice_engine::cri::{Parser, Timestamp};
 use sluice_engine::document::Pipeline;
 use sluice_engine::key::Key;
+use sluice_engine::report::Gap;
 
+use super::gaps::Backlog;
 use super::outlet::Outlet;
 use super::sink::Sink;
 use crate::batch::Finished;
@@ -37,7 +39,7 @@ pub(super) enum State {
 
 /// A line of the file that is longer than the buffer.
 #[derive(Clone, Copy, Debug)]
-struct Long {
+pub(super) struct Long {
     slot: u8,
     timestamp: Timestamp,
     begin: Mark,
@@ -78,8 +80,14 @@ pub(super) struct Cursor {
     /// What the journal says, and whether it may say more by now.
     pub(super) journaled: Option<Mark>,
     pub(super) dirty: bool,
-    parser: Parser,
-    long: Option<Long>,
+    /// Lines before the position vanished unread; told when the next one is read.
+    pub(super) gap: Option<Gap>,
+    /// Whether lines wait for their delivery, as the journal says.
+    pub(super) backlog: Backlog,
+    /// The generation that was given up last while lines of it were under way.
+    pub(super) under_way: Option<u32>,
+    pub(super) parser: Parser,
+    pub(super) long: Option<Long>,
     pub(super) malformed: u64,
     pub(super) too_old: u64,
     /// Lines that the tenant does not want for their age, not counted elsewhere yet.
@@ -132,6 +140,9 @@ impl Cursor {
             last_read: now,
             journaled: None,
             dirty: false,
+            gap: None,
+            backlog: Backlog::default(),
+            under_way: None,
             parser: Parser::default(),
             long: None,
             malformed: 0,

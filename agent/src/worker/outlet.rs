@@ -33,6 +33,8 @@ pub(super) struct Outlet {
     pub(super) id: CursorId,
     tenant: Arc<Key>,
     pub(super) choices: Vec<Choice>,
+    /// Lines and bytes that are counted instead of sent, while that is so.
+    pub(super) lost: Option<(u64, u64)>,
     pub(super) outstanding: Vec<Outstanding>,
     /// The line that begins here is to be sent this way, and those after it. It is not taken before that is journaled.
     pub(super) wanted: Option<(Position, Route)>,
@@ -55,6 +57,7 @@ impl Outlet {
             id,
             tenant,
             choices: Vec::new(),
+            lost: None,
             outstanding: Vec::new(),
             wanted: None,
             returning: Vec::new(),
@@ -113,6 +116,15 @@ impl Outlet {
 
     /// Sends a line. On [`NoRoom`] with something `wanted`, that has to be done first.
     pub(super) fn emit<S: Sink>(&mut self, part: &Part<'_>, sink: &mut S) -> Result<(), NoRoom> {
+        if let Some((lines, bytes)) = &mut self.lost {
+            *lines += 1;
+            *bytes += part.line.iter().map(|part| part.len() as u64).sum::<u64>();
+            return Ok(());
+        }
+        self.send(part, sink)
+    }
+
+    fn send<S: Sink>(&mut self, part: &Part<'_>, sink: &mut S) -> Result<(), NoRoom> {
         let at = part.mark.position;
         self.wanted = None;
         let index = process::at(&self.choices, at).ok_or(NoRoom)?;

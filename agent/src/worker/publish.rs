@@ -3,22 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluice_engine::report::Warning;
+use sluice_engine::key::Key;
+use sluice_engine::labels::Curtailed;
+use sluice_engine::report::{GAPS, Warning};
 
 use super::Sink;
 use super::core::Core;
+use crate::checkpoint::record::Output;
 use crate::discover::names::ContainerKey;
-use crate::status::figures::{Figures, PipelineFigures, SpoolPlace};
+use crate::status::figures::{Figures, OutputFigures, PipelineFigures, SpoolPlace};
 
 impl<S: Sink> Core<S> {
     /// What is known about the worker's progress.
     pub fn figures(&self) -> Figures {
         let mut figures = Figures {
+            epoch: self.journal.ledger().epoch,
             document: self.config.document.clone(),
             open_files: self
                 .containers
                 .values()
                 .map(|container| container.chain.open_files() as u64)
+                .sum(),
+            spilled_bytes: self
+                .containers
+                .values()
+                .map(|container| container.chain.spilled_bytes())
                 .sum(),
             pool_bytes: self.sink.held_bytes(),
             ..self.figures.clone()
@@ -31,16 +40,20 @@ impl<S: Sink> Core<S> {
                 ..PipelineFigures::default()
             };
             for tenant in &pipeline.tenants {
-                let total = self
-                    .totals
-                    .get(&(pipeline.uid.clone(), tenant.clone()))
-                    .cloned()
-                    .unwrap_or_default();
-                found.outputs.insert(tenant.clone(), total);
+                found
+                    .outputs
+                    .insert(tenant.clone(), self.counted(&pipeline.uid, tenant));
             }
             figures.pipelines.insert(pipeline.name.clone(), found);
         }
+        let mut curtailed: BTreeMap<(&Key, &Key), Curtailed> = BTreeMap::new();
         for cursor in self.cursors.values() {
+            if let Some(choice) = cursor.outlet.choices.last()
+                && !choice.chosen.curtailed.is_empty()
+            {
+                let all = curtailed.entry((&cursor.pipeline.name, &*cursor.tenant));
+                all.or_default().merge(&choice.chosen.curtailed);
+            }
             let Some(pipeline) = figures.pipelines.get_mut(&cursor.pipeline.name) else {
                 continue;
             };
@@ -54,8 +67,51 @@ impl<S: Sink> Core<S> {
                     Some(output.oldest_unacknowledged.map_or(oldest, |o| o.min(oldest)));
             }
         }
+        // A gap whose end is not known yet is one all the same.
+        for cursor in self.cursors.values() {
+            if let Some(gap) = &cursor.gap
+                && let Some(pipeline) = figures.pipelines.get_mut(&cursor.pipeline.name)
+                && let Some(output) = pipeline.outputs.get_mut(&*cursor.tenant)
+            {
+                output.gap_count += 1;
+                output.gaps.insert(0, gap.clone());
+                output.gaps.truncate(GAPS);
+            }
+        }
         figures.spooled = self.spooled();
+        for ((pipeline, tenant), what) in curtailed {
+            if let Some(found) = figures.pipelines.get_mut(pipeline) {
+                found.warnings.push(Warning {
+                    reason: Warning::LABELS_CURTAILED.to_owned(),
+                    message: format!(
+                        "The limits of LokiTenant {tenant} do not let every label through: {what}. Choose fewer or shorter labels, or raise spec.limits.maxLabelNames, maxLabelValueBytes or structuredMetadata with Loki's own limits."
+                    ),
+                });
+            }
+        }
         figures.warnings = self.warnings();
+        figures
+    }
+
+    /// What was counted of one output.
+    fn counted(&self, pipeline: &str, tenant: &Key) -> OutputFigures {
+        let delivered = self.delivered.get(&(pipeline.to_owned(), tenant.clone()));
+        let (delivered_lines, delivered_bytes) = delivered.copied().unwrap_or_default();
+        let mut figures = OutputFigures {
+            delivered_lines,
+            delivered_bytes,
+            ..OutputFigures::default()
+        };
+        let output = Output {
+            pipeline: pipeline.to_owned(),
+            tenant: tenant.to_string(),
+        };
+        if let Some(counts) = self.journal.ledger().counts.get(&output) {
+            figures.rejected.clone_from(&counts.rejected);
+            figures.lost.clone_from(&counts.lost);
+            figures.gap_count = counts.gap_count;
+            figures.gaps = counts.gaps.iter().rev().cloned().collect();
+        }
         figures
     }
 
@@ -132,9 +188,27 @@ impl<S: Sink> Core<S> {
                 ),
             );
         }
+        if let Some((why, _)) = &self.spilling.stopped {
+            warn(
+                "SpillStopped",
+                format!(
+                    "Log files that vanish before Loki has taken them are not copied to {}: {why}. They are held open while their own file system has 15 % free, then given up and counted as lost: free space, or let the tenant take its lines.",
+                    self.settings.state_dir.display()
+                ),
+            );
+        }
+        if let Some(aside) = &self.journal.set_aside {
+            warn(
+                "CheckpointDamaged",
+                format!(
+                    "The journal of positions was damaged and is now {}: what is on disk of containers that it no longer told of was sent from its beginning. Check the disk.",
+                    aside.display()
+                ),
+            );
+        }
         for (root, error) in self.discovery.unreadable() {
             warn(
-                "LogRootUnreadable",
+                Warning::LOG_ROOT_UNREADABLE,
                 format!("{} cannot be read: {error}.", root.display()),
             );
         }

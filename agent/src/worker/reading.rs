@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_engine::document::Limits;
+use sluice_engine::report::GapCause;
 
 use super::Sink;
 use super::choices::choose;
@@ -11,11 +12,13 @@ use super::container::{BUSY, Container, IDLE_AFTER, UNWATCHED};
 use super::core::{BUFFER, Core};
 use super::cursor::{Chunk, Cursor, State, TAIL};
 use super::trouble::{file_of, rewritten, unreadable};
+use crate::checkpoint::record::{Count, Record};
 use crate::discover::watch::Target;
 use crate::parse::join::NoRoom;
 use crate::process;
 use crate::status::figures::Figures;
 use crate::tail::chain::{Chain, Next};
+use crate::tail::compressed::Compressed;
 use crate::tail::position::{CursorId, Position};
 
 /// Bytes that a cursor may read in its turn; what it takes beyond is missing in its next one.
@@ -205,6 +208,9 @@ impl<S: Sink> Core<S> {
                     };
                     cursor.deficit = 0;
                     cursor.waits = None;
+                    if cursor.state == State::Finished {
+                        cursor.tell_gap(&mut self.journal);
+                    }
                     return;
                 }
             }
@@ -226,13 +232,15 @@ impl<S: Sink> Core<S> {
         let Some(cursor) = self.cursors.get_mut(&id).filter(|cursor| cursor.expired > 0) else {
             return;
         };
-        let output = (cursor.pipeline.uid.clone(), (*cursor.tenant).clone());
-        let total = self.totals.entry(output).or_default();
-        *total.rejected.entry("older_than_max_age").or_default() += std::mem::take(&mut cursor.expired);
+        let count = Count::Rejected {
+            reason: "older_than_max_age".to_owned(),
+            lines: std::mem::take(&mut cursor.expired),
+        };
+        self.journal.append(&Record::Counted(cursor.output(), count));
     }
 
     /// Reads on once.
-    fn step(&mut self, id: CursorId, now: Instant) -> Step {
+    pub(super) fn step(&mut self, id: CursorId, now: Instant) -> Step {
         let Some(cursor) = self.cursors.get_mut(&id) else {
             return Step::Finished;
         };
@@ -289,20 +297,19 @@ impl<S: Sink> Core<S> {
         }
 
         let full = data.len() == BUFFER;
-        let first = cursor.previous.is_none();
         let mut chunk = Chunk {
             data,
             generation: number,
             offset,
             full,
             last: false,
-            modified: first.then(|| container.chain.modified(number)).flatten(),
+            modified: cursor.modified(&container.chain, number),
         };
         let (taken, no_room) = take(cursor, &chunk, &mut self.sink, &mut self.figures, now);
         if taken > 0 {
-            container.last_growth = now;
-            container.next_poll = Some(container.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
+            container.grew(now);
             cursor.remember(data.get(..taken).unwrap_or_default());
+            cursor.end_gap(data, &mut self.journal);
         }
         if no_room {
             return Step::NoRoom(taken);
@@ -313,9 +320,8 @@ impl<S: Sink> Core<S> {
         chunk.data = data.get(taken..).unwrap_or_default();
         chunk.offset += taken as u64;
         let step = at_end_of_file(cursor, container, chunk, &mut self.sink, &mut self.figures, now);
-        if container.chain.wants_listing() {
-            self.relist.insert(Arc::clone(&container.key));
-        }
+        let again = container.chain.wants_listing();
+        self.relist.extend(again.then(|| Arc::clone(&container.key)));
         step
     }
 }
@@ -349,7 +355,8 @@ fn at_end_of_file<S: Sink>(
         // A line that is still written is neither ended for older ones nor joined with them.
         Next::Move { to, .. } if container.chain.is_late(to.generation) => {
             let begun = !chunk.data.is_empty() || cursor.joiner.all().next().is_some();
-            if begun && !container.gone {
+            let grows = !container.gone && !container.chain.is_final(number);
+            if begun && grows {
                 return Step::AtEnd;
             }
         }
@@ -368,15 +375,32 @@ fn at_end_of_file<S: Sink>(
         return Step::NoRoom(taken);
     }
     // Nobody is left who would end these lines, or their ends were cut.
-    let over = matches!(next, Next::Stay | Next::Move { restarted: true, .. });
-    if (over || container.chain.is_late(number) || container.chain.is_replaced(number))
-        && cursor.flush_all(sink).is_err()
-    {
+    let chain = &container.chain;
+    let (vanished, replaced) = (chain.has_vanished_after(number), chain.is_replaced(number));
+    let over = match next {
+        Next::Move { to, restarted } => restarted || chain.is_broken(number, to.generation),
+        Next::Stay => true,
+    };
+    if (over || vanished || replaced || chain.is_late(number)) && cursor.flush_all(sink).is_err() {
         return Step::NoRoom(taken);
+    }
+    let is_damaged = |(of, file): &(u32, Compressed)| *of == number && file.is_damaged();
+    let cause = if replaced {
+        // What was written between the last look and the cut is not known.
+        Some(GapCause::FileRewritten)
+    } else if cursor.reader.as_ref().is_some_and(is_damaged) {
+        Some(GapCause::FileUnreadable)
+    } else if chain.is_damaged(number) {
+        Some(GapCause::SpillDamaged)
+    } else {
+        vanished.then_some(GapCause::FilesDeleted)
+    };
+    if let Some(cause) = cause {
+        cursor.misses(&container.pod, cause);
     }
     match next {
         Next::Move { to, .. } => {
-            if container.chain.is_replaced(number) {
+            if replaced {
                 tracing::warn!(container = %container.key, "a log file was cut or rewritten: read from its beginning");
                 *figures.resets.entry("file_rewritten").or_default() += 1;
             }
@@ -423,11 +447,16 @@ impl Cursor {
             .is_some_and(|choice| process::holds(choice, &self.rules, self.pod_known))
     }
 
+    /// When its file was written last, while no line of it told a time.
+    fn modified(&self, chain: &Chain, number: u32) -> Option<i64> {
+        self.previous.is_none().then(|| chain.modified(number)).flatten()
+    }
+
     /// How many bytes before the position are to be compared with those that were read: after a pause the file
     /// may be another.
     fn compared(&self, chain: &Chain, number: u32, now: Instant) -> usize {
         let paused = self.verify || now.duration_since(self.last_read) >= BUSY;
-        if !paused || chain.is_compressed(number) {
+        if !paused || chain.is_fixed(number) {
             return 0;
         }
         self.tail

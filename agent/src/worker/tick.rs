@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Sink;
 use super::container::Container;
 use super::core::Core;
-use super::cursor::State;
+use super::cursor::{Cursor, State};
 use crate::batch::Bound;
 use crate::checkpoint::record::{Flush, Record, StreamBound, Watermark};
 use crate::tail::position::CursorId;
@@ -29,11 +29,15 @@ impl<S: Sink> Core<S> {
             self.flush_partials(now);
         }
         self.write_positions();
+        self.note_backlogs();
+        // A copy is needed until the position behind it is on disk.
+        self.journal.sync();
         self.reclaim(now);
         for bound in self.sink.forget(now) {
             self.journal.append(&Record::Bound(bound_record(&bound, None)));
         }
         self.journal.sync();
+        self.spill_again(now);
     }
 
     fn flush_partials(&mut self, now: Instant) {
@@ -97,6 +101,10 @@ impl<S: Sink> Core<S> {
         let Some(container) = self.containers.get_mut(&cursor.container) else {
             return;
         };
+        if cursor.gap.is_some() {
+            // A position behind a gap that is not told yet would hide it.
+            return;
+        }
         cursor.dirty = false;
         let mark = cursor.watermark();
         if cursor.journaled == Some(mark) {
@@ -110,6 +118,13 @@ impl<S: Sink> Core<S> {
             return;
         }
         cursor.journaled = Some(mark);
+        if cursor
+            .under_way
+            .take_if(|given_up| *given_up < mark.position.generation)
+            .is_some()
+        {
+            self.journal.append(&Record::UnderWay(id, None));
+        }
         let record = Watermark {
             place,
             previous: mark.previous,
@@ -158,9 +173,20 @@ impl<S: Sink> Core<S> {
             self.remove_cursor(id);
         }
         let mut empty = Vec::new();
+        let is_known = self.swept && !self.config.document.is_empty();
         for (key, container) in &mut self.containers {
+            let kept = container.chain.has_spilled();
+            if kept && (self.journal.failure.is_some() || !is_known) {
+                // The positions that tell what of it is needed are not on disk, or not asked for yet.
+                continue;
+            }
             let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
-            match cursors.map(|cursor| cursor.watermark().position.generation).min() {
+            let oldest = |cursor: &Cursor| {
+                let read = cursor.watermark().position.generation;
+                let journaled = || cursor.journaled.map_or(0, |mark| mark.position.generation);
+                if kept { read.min(journaled()) } else { read }
+            };
+            match cursors.map(oldest).min() {
                 Some(oldest) => {
                     let youngest = container.chain.youngest();
                     container.chain.close_below(oldest);
@@ -169,21 +195,30 @@ impl<S: Sink> Core<S> {
                     }
                 }
                 None if container.parked.is_some() => {}
+                None if container.gone && self.relist.contains(key) => {}
+                None if container.gone => empty.push(Arc::clone(key)),
                 None => {
+                    container.chain.close_below(u32::MAX);
                     container.chain.forget();
-                    if container.gone && !self.relist.contains(key) {
-                        empty.push(Arc::clone(key));
-                    }
                 }
             }
         }
-        for key in empty {
-            self.containers.remove(&key);
+        for key in &empty {
             let known = self.journal.ledger().cursors.iter().filter(|(_, entry)| {
                 entry.identity.folder == key.folder && entry.identity.container == key.container
             });
             for id in known.map(|(id, _)| *id).collect::<Vec<_>>() {
                 self.journal.append(&Record::Dropped(id));
+            }
+        }
+        if empty.is_empty() {
+            return;
+        }
+        // First: a position whose copy is gone would be taken for a loss.
+        self.journal.sync();
+        for key in &empty {
+            if let Some(mut container) = self.containers.remove(key) {
+                container.chain.close_below(u32::MAX);
             }
         }
     }

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use sluice_engine::report::GapCause;
+
 use super::Sink;
 use super::container::Container;
 use super::cursor::Cursor;
@@ -38,6 +40,7 @@ pub(super) fn unreadable(
         && container.chain.give_up(number, error, now)
     {
         *figures.resets.entry("file_unreadable").or_default() += 1;
+        cursor.misses(&container.pod, GapCause::FileUnreadable);
         cursor.go_to(to);
         return (Step::Read(1), false);
     }
@@ -79,6 +82,7 @@ pub(super) fn file_of<S: Sink>(
         }
         tracing::warn!(container = %container.key, "a log file was deleted before it was read");
         *figures.resets.entry("file_vanished").or_default() += 1;
+        cursor.misses(&container.pod, GapCause::FilesDeleted);
         cursor.go_to(begin);
     }
     Ok(begin.generation)

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_agent::batch::{Bound, Entry, Fate, Finished, Outcome, PieceId, StreamId};
+use sluice_agent::checkpoint::journal::StartError;
 use sluice_agent::config::{InForce, TenantInForce};
 use sluice_agent::tail::position::CursorId;
 use sluice_agent::worker::{Command, Core, Sink, Taken, WorkerSettings};
@@ -307,7 +308,16 @@ impl Rig {
 
     pub fn start(&mut self) {
         self.core = None;
-        let mut core = Core::new(self.settings(), FakeSink::default()).unwrap();
+        let mut started = Core::new(self.settings(), FakeSink::default());
+        for _ in 0..100 {
+            if !matches!(started, Err(StartError::Locked(_))) {
+                break;
+            }
+            // A program that another test has just begun holds the lock until it is loaded.
+            std::thread::sleep(Duration::from_millis(20));
+            started = Core::new(self.settings(), FakeSink::default());
+        }
+        let mut core = started.unwrap();
         core.command(Command::Config(Arc::new(self.config.clone())), self.now);
         self.core = Some(core);
     }

@@ -204,6 +204,16 @@ pub struct LogPipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<RejectedLines>>", length(max = 32))]
     pub rejected: Vec<RejectedLines>,
+    /// Lines that were read and given up; absent while there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostLines>,
+    /// Where lines vanished before they were read, on all nodes: those of the last day, the newest first, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<Gap>>", length(max = 10))]
+    pub gaps: Vec<Gap>,
+    /// How often lines vanished before they were read; absent while they never did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap_count: Option<u64>,
     /// Texts for the columns of `kubectl get`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
@@ -275,6 +285,46 @@ pub struct RejectedLines {
     pub reason: String,
     /// How many lines.
     pub lines: u64,
+}
+
+/// Lines that were read and given up.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostLines {
+    /// How many lines.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Lines of a container that vanished before they were read; how many is not known.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// The container's namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// The container's pod.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// The container.
+    #[schemars(length(max = 253))]
+    pub container: String,
+    /// Why, such as `FilesDeleted`.
+    #[schemars(length(max = 64))]
+    pub cause: String,
+    /// Timestamp of the last line before the gap; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub after: Option<String>,
+    /// Timestamp of the first line behind the gap; absent when nothing is left of the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub before: Option<String>,
+    /// When the agent noticed.
+    #[schemars(length(max = 64))]
+    pub noticed: String,
 }
 
 /// Texts for the columns of `kubectl get`.

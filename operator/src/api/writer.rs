@@ -38,6 +38,8 @@ impl Meaning for LogPipelineStatus {
     fn progress(&self) -> Self {
         let mut bare = self.clone();
         bare.rejected.clear();
+        bare.lost = None;
+        bare.gap_count = None;
         if let Some(display) = &mut bare.display {
             display.lag = String::new();
         }

@@ -39,6 +39,8 @@ pub struct Node {
 /// An agent's last complete answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Agent {
+    /// Which counters its reports hold.
+    pub epoch: u64,
     /// Hash of the document in force.
     pub document: String,
     /// By pipeline.

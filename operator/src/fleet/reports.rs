@@ -165,7 +165,11 @@ mod tests {
                 tenant: Key::new("logging", "ops"),
                 lag_seconds: 0,
                 rejected: Vec::new(),
+                lost: Vec::new(),
+                gap_count: 0,
+                gaps: Vec::new(),
             }],
+            warnings: Vec::new(),
         }
     }
 

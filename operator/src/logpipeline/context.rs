@@ -13,8 +13,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::authorize::NamespaceFact;
+use super::totals::{Counts, Totals};
 use crate::admin::Metrics;
 use crate::api::LogPipeline;
+use crate::api::logpipeline::LogPipelineStatus;
 use crate::api::writer::Writer;
 use crate::cluster::events::Events;
 use crate::fleet::desired::Desired;
@@ -61,6 +63,8 @@ pub struct Context {
     pub started: Instant,
     /// Which pipelines have been decided about, and since when others wait.
     pub progress: Mutex<Progress>,
+    /// What the nodes counted of each pipeline, and its UID.
+    pub totals: Mutex<BTreeMap<Key, (String, Totals)>>,
 }
 
 /// How far the pipelines are.
@@ -93,6 +97,37 @@ impl Context {
         }
         progress.decided.insert(key.clone());
         true
+    }
+
+    /// The totals of a pipeline, with what the nodes say now. Until every node has spoken once, the status of the
+    /// last leader says which of it is counted already.
+    pub(super) fn count(&self, key: &Key, uid: &str, old: &LogPipelineStatus, observed: &Observed) -> Counts {
+        let mut all = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = || (uid.to_owned(), Totals::begin(old));
+        let (known, totals) = all.entry(key.clone()).or_insert_with(begin);
+        if known != uid {
+            (*known, *totals) = begin();
+        }
+        for (name, node) in &observed.nodes {
+            if let Some(agent) = &node.agent
+                && let Some(report) = agent.pipelines.get(key).filter(|report| report.uid == uid)
+            {
+                totals.take(name, agent.epoch, report);
+            }
+        }
+        let mut nodes = observed.nodes.values();
+        if !observed.document.is_empty() && nodes.all(|node| node.excused || node.agent.is_some()) {
+            totals.all_spoke();
+        }
+        totals.total().clone()
+    }
+
+    /// Forgets a pipeline's totals.
+    pub(super) fn uncount(&self, key: &Key) {
+        self.totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {

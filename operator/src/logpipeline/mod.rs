@@ -5,9 +5,11 @@
 
 pub mod authorize;
 pub mod context;
+pub mod gaps;
 pub mod nodes;
 pub mod resolve;
 pub mod status;
+pub mod totals;
 pub mod touched;
 pub mod validate;
 
@@ -95,7 +97,9 @@ pub async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Act
             if is_first_look(&observed, &old, &moment, &context) {
                 return Ok(Action::requeue(Duration::from_secs(2)));
             }
-            status::status(&resolved, &observed, &old, &moment)
+            let uid = object.meta().uid.as_deref().unwrap_or_default();
+            let totals = context.count(&key, uid, &old, &observed);
+            status::status(&resolved, &observed, &totals, &old, &moment)
         }
     };
     let written = write(&object, &key, &context, &old, &new).await?;
@@ -218,6 +222,7 @@ pub fn gone(key: &Key, context: &Arc<Context>) {
     context.reviews.forget(key);
     context.book.forget(key);
     context.writer.forget(key);
+    context.uncount(key);
     {
         let mut progress = context.progress();
         progress.decided.remove(key);

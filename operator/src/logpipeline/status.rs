@@ -1,11 +1,11 @@
 //! What the steps and the nodes found in, a `LogPipeline`'s status out. Pure.
 
-use std::collections::BTreeMap;
-
-use super::nodes::{self, Folded, Wanted};
+use super::gaps;
+use super::nodes::{self, Folded, Wanted, Warned};
 use super::resolve::Resolved;
+use super::totals::Counts;
 use crate::api::conditions::{reasons, types};
-use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts, RejectedLines};
+use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts};
 use crate::api::verdict::{Moment, Verdict, clip};
 use crate::fleet::observed::Observed;
 use crate::tenant::validate::Rejection;
@@ -30,6 +30,7 @@ pub fn rejected(rejection: &Rejection, moment: &Moment<'_>) -> LogPipelineStatus
 pub fn status(
     resolved: &Resolved,
     observed: &Observed,
+    totals: &Counts,
     old: &LogPipelineStatus,
     moment: &Moment<'_>,
 ) -> LogPipelineStatus {
@@ -72,12 +73,17 @@ pub fn status(
             (types::DELIVERING, delivering),
         ],
     );
+    let told_now = folded.as_ref().map_or(&[][..], |folded| &folded.gaps);
+    let told = gaps::merge(&old.gaps, told_now, moment.now);
     let diagnosis = if !ready.holds() {
         Some(clip(&ready.message, 2048))
     } else if authorized.verdict.reason == reasons::PARTIALLY_AUTHORIZED {
         Some(clip(&authorized.verdict.message, 2048))
     } else {
-        None
+        // Lines arrive; something is to be known nevertheless.
+        let warned = folded.as_ref().and_then(|folded| folded.warned.as_ref());
+        let told = gaps::sentence(&told).or_else(|| warned.map(|warned| warned.message.clone()));
+        told.map(|sentence| clip(&sentence, 2048))
     };
     let counts = folded
         .as_ref()
@@ -91,7 +97,10 @@ pub fn status(
             .map(|folded| folded.worst.clone())
             .unwrap_or_default(),
         namespaces: Some(authorized.counts.clone()),
-        rejected: never_less(&old.rejected, folded.as_ref()),
+        rejected: totals.rejected(),
+        lost: totals.lost(),
+        gaps: told,
+        gap_count: totals.gaps(),
         display: Some(display(resolved, folded.as_ref(), counts)),
         diagnosis,
     }
@@ -118,30 +127,18 @@ fn steady(mut folded: Folded, wanted: &Wanted<'_>, old: &LogPipelineStatus, mome
     if folded.doubtful && known {
         folded.programmed = Verdict::yes(reasons::PROGRAMMED, "every node runs this generation");
         folded.counts.applied = folded.counts.matched - folded.counts.excused;
+        let told = moment.find(types::DELIVERING).and_then(Warned::told);
+        if told.is_some() {
+            folded.warned = told;
+            folded.delivering = nodes::delivering(folded.lag, wanted, folded.warned.as_ref());
+        }
         if folded.lag.is_none() {
             let shown = old.display.as_ref().and_then(|shown| shown.lag.strip_suffix('s'));
             folded.lag = shown.and_then(|seconds| seconds.parse().ok());
-            folded.delivering = nodes::delivering(folded.lag, wanted);
+            folded.delivering = nodes::delivering(folded.lag, wanted, folded.warned.as_ref());
         }
     }
     folded
-}
-
-/// Counts do not fall when a node leaves.
-fn never_less(old: &[RejectedLines], folded: Option<&Folded>) -> Vec<RejectedLines> {
-    let mut counts: BTreeMap<&str, u64> = old.iter().map(|r| (r.reason.as_str(), r.lines)).collect();
-    for rejected in folded.into_iter().flat_map(|folded| &folded.rejected) {
-        let count = counts.entry(&rejected.reason).or_default();
-        *count = (*count).max(rejected.lines);
-    }
-    counts
-        .into_iter()
-        .take(32)
-        .map(|(reason, lines)| RejectedLines {
-            reason: reason.to_owned(),
-            lines,
-        })
-        .collect()
 }
 
 fn display(resolved: &Resolved, folded: Option<&Folded>, counts: NodeCounts) -> Display {

@@ -140,6 +140,7 @@ pub async fn objects(
         metrics: metrics.clone(),
         started: Instant::now(),
         progress: Mutex::default(),
+        totals: Mutex::default(),
     });
     spawn(
         &mut tasks,

@@ -106,6 +106,9 @@ fn obedient(desired: &Desired) -> Observed {
                 tenant: t.clone(),
                 lag_seconds: 5,
                 rejected: Vec::new(),
+                lost: Vec::new(),
+                gap_count: 0,
+                gaps: Vec::new(),
             });
             let report = PipelineReport {
                 name: key.clone(),
@@ -116,6 +119,7 @@ fn obedient(desired: &Desired) -> Observed {
                 containers: 1,
                 unread: None,
                 outputs: outputs.collect(),
+                warnings: Vec::new(),
             };
             Some(report)
         })
@@ -130,6 +134,7 @@ fn obedient(desired: &Desired) -> Observed {
         }
     });
     let agent = Agent {
+        epoch: 1,
         document: "d".into(),
         pipelines,
         tenants: tenants.collect(),

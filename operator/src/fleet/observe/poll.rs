@@ -87,6 +87,7 @@ impl Conversation {
             process,
             sequence,
             full,
+            epoch,
             document,
             pipelines,
             removed,
@@ -115,6 +116,7 @@ impl Conversation {
         for report in tenants {
             agent.tenants.insert(pools.tenants.share(report));
         }
+        agent.epoch = epoch;
         agent.document = document;
         agent.warnings = warnings;
         (self.process, self.sequence) = (process, sequence);
@@ -231,6 +233,7 @@ mod tests {
             containers: 0,
             unread: None,
             outputs: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 

@@ -1,0 +1,513 @@
+//! The state folder in; copies of vanishing files that outlive a crash out.
+//!
+//! A copy has a name only when it is whole and synced, so there is none that is half made. One that the disk
+//! damaged later gives what comes before the damage.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::record::{self, FRAME, Frame, Head, MAGIC, PIECE, PIECE_HEAD, Range};
+
+const FOLDER: &str = "spill";
+const UNFINISHED: &str = "tmp";
+const DAMAGED: &str = "damaged";
+/// Files are kept for Loki only while so much of their file system is free, in percent.
+pub const RESERVE: u64 = 15;
+
+/// Where copies are kept. Their names are numbers that grow, so they are in the order in which they were made.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    next: u64,
+    /// Copies that were found damaged at the start and set aside.
+    pub damaged: u32,
+}
+
+/// Whether a folder's file system has more free space than the [`RESERVE`], as `df` counts it: what is free for all
+/// of what is used and free. One that does not say has.
+pub fn has_reserve(folder: &Path) -> bool {
+    let Ok(stat) = rustix::fs::statvfs(folder) else {
+        return true;
+    };
+    let all = stat
+        .f_blocks
+        .saturating_sub(stat.f_bfree)
+        .saturating_add(stat.f_bavail);
+    stat.f_bavail.saturating_mul(100) >= all.saturating_mul(RESERVE)
+}
+
+impl Store {
+    /// Finds the copies in a state folder, oldest first, and throws away what is not whole.
+    pub fn open(state_dir: &Path) -> (Self, Vec<Spilled>) {
+        let folder = state_dir.join(FOLDER);
+        let mut store = Self {
+            folder,
+            next: 1,
+            damaged: 0,
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&store.folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                // Its file was still there when it was begun; if the removal fails, the next start tries again.
+                let _gone = fs::remove_file(&path);
+            }
+            let Some(number) = number(&path) else { continue };
+            store.next = store.next.max(number.saturating_add(1));
+            match Spilled::open(&path) {
+                Ok(spilled) => found.push((number, spilled)),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a spilled copy cannot be read: set aside");
+                    let _kept = fs::rename(&path, path.with_extension(DAMAGED));
+                    store.damaged += 1;
+                }
+            }
+        }
+        found.sort_by_key(|(number, _)| *number);
+        (store, found.into_iter().map(|(_, spilled)| spilled).collect())
+    }
+
+    /// Whether there is room for another copy.
+    pub fn has_reserve(&self) -> bool {
+        has_reserve(self.folder.parent().unwrap_or(&self.folder))
+    }
+
+    /// Begins a copy.
+    ///
+    /// # Errors
+    /// When the disk takes nothing more.
+    pub fn begin(&mut self, head: Head) -> io::Result<Writer> {
+        match DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let path = self.folder.join(format!("{:016}", self.next));
+        let unfinished = path.with_extension(UNFINISHED);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .read(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        self.next += 1;
+        let mut out = MAGIC.to_vec();
+        head.encode(&mut out);
+        let mut writer = Writer {
+            file,
+            unfinished: Some(unfinished),
+            path,
+            at: 0,
+            end: head.base,
+            head,
+            index: Vec::new(),
+            encoder: snap::raw::Encoder::new(),
+        };
+        writer.put(&out)?;
+        Ok(writer)
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+/// A copy in the making; dropped before it is finished it leaves nothing.
+pub struct Writer {
+    file: File,
+    unfinished: Option<PathBuf>,
+    path: PathBuf,
+    head: Head,
+    index: Vec<(u64, u64)>,
+    at: u64,
+    end: u64,
+    encoder: snap::raw::Encoder,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Offset in the file of the next byte to be copied.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Appends the bytes that follow, and has them on their way to the disk when it returns.
+    ///
+    /// # Errors
+    /// When the disk takes nothing more.
+    pub fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        let mut out = Vec::new();
+        for piece in data.chunks(PIECE) {
+            self.index.push((self.end, self.at + out.len() as u64));
+            let compressed = self.encoder.compress_vec(piece).map_err(io::Error::other)?;
+            record::encode_piece(self.end, piece, &compressed, &mut out);
+            self.end += piece.len() as u64;
+        }
+        self.put(&out)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what was appended durable, so that the end has little left to wait for.
+    ///
+    /// # Errors
+    /// When the disk does not do it.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Makes the copy durable, under its name.
+    ///
+    /// # Errors
+    /// When the disk does not do it.
+    pub fn finish(mut self) -> io::Result<Spilled> {
+        let mut end = Vec::new();
+        record::encode_end(&mut end);
+        self.put(&end)?;
+        self.file.sync_all()?;
+        if let Some(unfinished) = &self.unfinished {
+            fs::rename(unfinished, &self.path)?;
+        }
+        self.unfinished = None;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(Spilled {
+            file: self.file.try_clone()?,
+            path: self.path.clone(),
+            head: std::mem::take(&mut self.head),
+            index: std::mem::take(&mut self.index),
+            end: AtomicU64::new(self.end),
+            bytes: self.at,
+            damaged: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(unfinished) = &self.unfinished {
+            // The next start throws it away.
+            let _gone = fs::remove_file(unfinished);
+        }
+    }
+}
+
+/// A copy that is whole and synced.
+#[derive(Debug)]
+pub struct Spilled {
+    file: File,
+    path: PathBuf,
+    head: Head,
+    /// Offset in the file, and where its piece's record is.
+    index: Vec<(u64, u64)>,
+    end: AtomicU64,
+    bytes: u64,
+    damaged: AtomicBool,
+}
+
+impl Spilled {
+    /// Opens a copy; one whose end is damaged ends before that.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not say whose it is.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        let damage = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let mut magic = [0; MAGIC.len()];
+        file.read_exact_at(&mut magic, 0)?;
+        if magic != MAGIC {
+            return Err(damage("it is no spilled copy, or one of a later version"));
+        }
+        let mut at = MAGIC.len() as u64;
+        let head = body(&file, at)?.ok_or_else(|| damage("its head is damaged"))?;
+        at += (FRAME + head.len()) as u64;
+        let head = Head::decode(&head).ok_or_else(|| damage("its head is damaged"))?;
+        let mut spilled = Self {
+            end: AtomicU64::new(head.base),
+            head,
+            file,
+            path: path.to_owned(),
+            index: Vec::new(),
+            bytes,
+            damaged: AtomicBool::new(false),
+        };
+        while let Some((range, next)) = spilled.piece_at(at) {
+            spilled.index.push((range.offset, at));
+            spilled
+                .end
+                .store(range.offset + u64::from(range.len), Ordering::Relaxed);
+            at = next;
+        }
+        let last = body(&spilled.file, at).ok().flatten();
+        let is_whole = last.is_some_and(|last| record::is_end(&last));
+        spilled.damaged.store(!is_whole, Ordering::Relaxed);
+        Ok(spilled)
+    }
+
+    /// The range of the piece whose record begins at `at`, and where the next record begins. Its content is only
+    /// checked when it is read.
+    fn piece_at(&self, at: u64) -> Option<(Range, u64)> {
+        let mut begin = [0; FRAME + PIECE_HEAD];
+        self.file.read_exact_at(&mut begin, at).ok()?;
+        let (frame, body) = begin.split_first_chunk::<FRAME>()?;
+        let frame = Frame::decode(*frame)?;
+        let range = record::range(body)?;
+        let next = at + (FRAME + frame.len) as u64;
+        (range.offset == self.end() && next <= self.bytes).then_some((range, next))
+    }
+
+    /// Whose bytes these are.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Offset in the file behind the last byte that can be read.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    /// Whether it ends before the file did.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that it takes on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of the file at an offset, as many as are there and fit; none from damage on.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
+        let mut read = 0;
+        while read < into.len() && offset + (read as u64) < self.end() {
+            let wanted = offset + read as u64;
+            let piece = self.index.partition_point(|(begin, _)| *begin <= wanted);
+            let Some((begin, at)) = piece.checked_sub(1).and_then(|piece| self.index.get(piece)) else {
+                break;
+            };
+            let body = body(&self.file, *at).ok().flatten();
+            let Some((_, data)) = body.and_then(|body| record::decode_piece(&body)) else {
+                tracing::error!(path = %self.path.display(), offset = begin, "a spilled copy is damaged: it ends there");
+                self.end.store(*begin, Ordering::Relaxed);
+                self.damaged.store(true, Ordering::Relaxed);
+                break;
+            };
+            let skip = usize::try_from(wanted - begin).unwrap_or(usize::MAX);
+            let from = data.get(skip..).unwrap_or_default();
+            let to = into.get_mut(read..).unwrap_or_default();
+            let len = from.len().min(to.len());
+            if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+                to.copy_from_slice(from);
+            }
+            if len == 0 {
+                break;
+            }
+            read += len;
+        }
+        read
+    }
+
+    /// Deletes it: everything in it is acknowledged, or must not be sent any more.
+    pub fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a spilled copy cannot be deleted");
+        }
+    }
+}
+
+/// The body of the record at `at`; `None` when it is damaged.
+fn body(file: &File, at: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut frame = [0; FRAME];
+    file.read_exact_at(&mut frame, at)?;
+    let Some(frame) = Frame::decode(frame) else {
+        return Ok(None);
+    };
+    let mut body = vec![0; frame.len];
+    file.read_exact_at(&mut body, at + FRAME as u64)?;
+    Ok(frame.fits(&body).then_some(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(base: u64) -> Head {
+        Head {
+            folder: "a_b_c".into(),
+            container: "main".into(),
+            base,
+            begin: b"begin".to_vec(),
+            ..Head::default()
+        }
+    }
+
+    /// Bytes that compress badly, so that pieces are long.
+    fn noise(len: usize) -> Vec<u8> {
+        (0..len as u64)
+            .map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()[5])
+            .collect()
+    }
+
+    fn spill(dir: &Path, base: u64, parts: &[&[u8]]) -> Spilled {
+        let mut writer = Store::open(dir).0.begin(head(base)).unwrap();
+        for part in parts {
+            writer.append(part).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn all(spilled: &Spilled) -> Vec<u8> {
+        let mut read = vec![0; 1 << 20];
+        let len = spilled.read_at(spilled.head().base, &mut read);
+        read.truncate(len);
+        read
+    }
+
+    #[test]
+    fn a_copy_is_found_again_and_read_at_any_offset() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = noise(300_000);
+        let made = spill(
+            dir.path(),
+            1_000,
+            &[&data[..5], &data[5..100_000], &data[100_000..]],
+        );
+        let (store, found) = Store::open(dir.path());
+        assert_eq!((store.next, store.damaged), (2, 0));
+        for spilled in [&made, &found[0]] {
+            assert_eq!((spilled.head(), spilled.end()), (&head(1_000), 301_000));
+            assert!(!spilled.is_damaged());
+            for offset in [
+                1_000_u64, 1_004, 1_005, 66_541, 200_000, 300_999, 301_000, 999_999,
+            ] {
+                let mut into = vec![0; 70_000];
+                let read = spilled.read_at(offset, &mut into);
+                let rest = data
+                    .get(usize::try_from(offset).unwrap() - 1_000..)
+                    .unwrap_or_default();
+                assert_eq!(into[..read], rest[..rest.len().min(70_000)], "{offset}");
+            }
+        }
+        let path = dir.path().join("spill/0000000000000001");
+        let rights = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((rights(&path), rights(&dir.path().join("spill"))), (0o600, 0o700));
+        made.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Store::open(dir.path()).0.begin(head(0)).unwrap();
+        writer.append(b"x").unwrap();
+        let files = || fs::read_dir(dir.path().join("spill")).unwrap().count();
+        assert_eq!(files(), 1);
+        assert_eq!(Store::open(dir.path()).1.len(), 0);
+        assert_eq!(files(), 0, "a start throws it away");
+        drop(writer);
+        let dropped = Store::open(dir.path()).0.begin(head(0)).unwrap();
+        drop(dropped);
+        assert_eq!(files(), 0);
+    }
+
+    #[test]
+    fn one_that_does_not_say_whose_it_is_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(spill(dir.path(), 0, &[b"x"]));
+        let path = dir.path().join("spill/0000000000000001");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[25] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let (store, found) = Store::open(dir.path());
+        assert_eq!((store.damaged, found.len(), store.next), (1, 0, 2));
+        assert!(path.with_extension("damaged").exists());
+    }
+
+    fn cases() -> ProptestConfig {
+        ProptestConfig {
+            cases: 64,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn a_cut_costs_the_last_record_and_a_flipped_bit_is_never_believed(
+            lengths in proptest::collection::vec(1..4_000_usize, 1..6), cut in any::<prop::sample::Index>(),
+            flip in any::<prop::sample::Index>(), bit in 0..8_u8,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let data = noise(lengths.iter().sum());
+            let mut parts = Vec::new();
+            let mut rest = &data[..];
+            for len in &lengths {
+                let (part, after) = rest.split_at(*len);
+                parts.push(part);
+                rest = after;
+            }
+            let made = spill(dir.path(), 0, &parts);
+            let last = made.bytes - FRAME as u64 - 1;
+            let ends: Vec<u64> = made.index.iter().map(|(_, at)| *at).skip(1).chain([last]).collect();
+            let bytes = fs::read(&made.path).unwrap();
+            let path = dir.path().join("copy");
+
+            let cut = cut.index(bytes.len());
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let whole = ends.iter().filter(|end| **end <= cut as u64).count();
+            let expected: usize = lengths[..whole].iter().sum();
+            if let Ok(spilled) = Spilled::open(&path) {
+                prop_assert!(spilled.is_damaged());
+                prop_assert_eq!(&all(&spilled)[..], &data[..expected]);
+            } else {
+                prop_assert_eq!(expected, 0);
+            }
+
+            let mut bytes = bytes;
+            let flip = flip.index(bytes.len());
+            bytes[flip] ^= 1 << bit;
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(spilled) = Spilled::open(&path) {
+                let read = all(&spilled);
+                prop_assert!(data.starts_with(&read) && spilled.is_damaged());
+            }
+        }
+
+        #[test]
+        fn any_bytes_open(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("copy");
+            let mut whole = MAGIC.to_vec();
+            head(0).encode(&mut whole);
+            whole.extend(&bytes);
+            for bytes in [&bytes, &whole] {
+                fs::write(&path, bytes).unwrap();
+                if let Ok(spilled) = Spilled::open(&path) {
+                    all(&spilled);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! A chain whose files vanish in, what has to be copied before they do out, and the copies in their place.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use super::chain::Chain;
+use super::fingerprint::Fingerprint;
+use super::generation::{Generation, Handle, head_of};
+use super::position::Position;
+use crate::discover::names::LogName;
+use crate::spill::record::Head;
+use crate::spill::store::Spilled;
+
+/// Number of the first copy of an earlier process: what is older and still has its name finds room before it.
+const FIRST_COPY: u32 = 1 << 20;
+/// Stands for the device of a file that is gone, which no file has.
+const NO_DEVICE: u64 = u64::MAX;
+
+/// Where in the chain a new file belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Behind all there is.
+    Last,
+    /// At this index, with this number: before copies of later restarts, whose files are gone.
+    Before(usize, u32),
+    /// Before those, where no number is left.
+    None,
+}
+
+/// Why a generation's bytes are at risk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Danger {
+    /// The container's folder is gone.
+    pub gone: bool,
+    /// Its tenant does not take what is read, so kubelet may delete the oldest compressed file next.
+    pub stuck: bool,
+}
+
+impl Chain {
+    /// A copy that an earlier process made, after those before it.
+    pub fn attach(&mut self, spilled: Spilled) {
+        self.next = self.next.max(FIRST_COPY);
+        let head = spilled.head();
+        let is_same = |older: &Generation| {
+            let end = older.spilled.as_deref().map_or(u64::MAX, Spilled::end);
+            older.restart == head.restart && older.print.matches(&head.begin) && end <= head.base
+        };
+        let mut copy = Generation {
+            number: 0,
+            restart: head.restart,
+            start: head.base,
+            late: self.generations.iter().any(is_same),
+            end: None,
+            name: None,
+            // Older than every file that still has a name.
+            last_name: LogName {
+                restart: head.restart,
+                rotated: Some(String::new()),
+                gz: false,
+            },
+            file: None,
+            gz: false,
+            device: NO_DEVICE,
+            inode: 0,
+            print: Fingerprint::default(),
+            first: None,
+            copy: false,
+            moved: false,
+            suspect: false,
+            replaced: false,
+            was_tip: false,
+            superseded: None,
+            failing: None,
+            spilled: None,
+        };
+        copy.refresh(&head.begin);
+        copy.spilled = Some(Arc::new(spilled));
+        copy.number = self.next_number();
+        copy.detach();
+        self.generations.push(copy);
+    }
+
+    /// Where in the chain a file of this restart belongs that is new: the last, but before the copies of later
+    /// restarts, whose files are gone.
+    pub(super) fn place_for(&self, restart: u32) -> Room {
+        let is_later = |g: &Generation| g.spilled.is_some() && g.name.is_none() && g.restart > restart;
+        let Some(at) = self.generations.iter().position(is_later) else {
+            return Room::Last;
+        };
+        let before = at.checked_sub(1).and_then(|before| self.generations.get(before));
+        let number = before.map_or(1, |before| before.number + 1);
+        let is_free = self
+            .generations
+            .get(at)
+            .is_some_and(|after| number < after.number);
+        if is_free {
+            Room::Before(at, number)
+        } else {
+            Room::None
+        }
+    }
+
+    /// Where a copy begins that was made for this output, the oldest one: positions of it may be lost.
+    pub fn spilled_for(&self, is_output: impl Fn(&Head) -> bool) -> Option<Position> {
+        let copies = self.generations.iter().filter(|generation| {
+            generation
+                .spilled
+                .as_ref()
+                .is_some_and(|spilled| is_output(spilled.head()))
+        });
+        copies.map(Generation::beginning).next()
+    }
+
+    /// Whether there are copies.
+    pub fn has_spilled(&self) -> bool {
+        self.generations
+            .iter()
+            .any(|generation| generation.spilled.is_some())
+    }
+
+    /// Bytes that copies take on the disk.
+    pub fn spilled_bytes(&self) -> u64 {
+        let copies = self.generations.iter().map(|found| found.spilled.as_ref());
+        let mut copies: Vec<_> = copies.flatten().collect();
+        copies.sort_by_key(|copy| Arc::as_ptr(copy));
+        copies.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        copies.into_iter().map(|copy| copy.bytes()).sum()
+    }
+
+    /// Whether a generation was read from a copy that ends before its file did.
+    pub fn is_damaged(&self, number: u32) -> bool {
+        let copy = self.get(number).and_then(|found| found.spilled.as_deref());
+        copy.is_some_and(Spilled::is_damaged)
+    }
+
+    /// The oldest generation at or above `oldest` that has to be copied now. Copies are always older than what has
+    /// none, so that another process finds the order again.
+    pub fn at_risk(&self, oldest: u32, danger: Danger) -> Option<u32> {
+        let is_vanishing = |(at, found): &(usize, &Generation)| self.is_vanishing(*at, found, danger);
+        // Files that are not held open are not opened for nothing.
+        let end = self.generations.iter().enumerate().rev().find(is_vanishing)?.0 + 1;
+        let mut first = None;
+        let all = self.generations.iter().enumerate().take(end);
+        for (at, found) in all.skip(self.index(oldest)) {
+            let needed = found.spilled.is_none() && self.has_bytes(found) && self.handle(found).is_ok();
+            if !needed {
+                continue;
+            }
+            // What was cut or rewritten is not what it was: who reads it has to notice first.
+            let is_other = self.is_shorter(found.number, found.start) || self.began_otherwise(found.number);
+            if is_other || !self.is_complete(at, danger.gone) {
+                break;
+            }
+            let first = *first.get_or_insert(found.number);
+            if self.is_vanishing(at, found, danger) {
+                return Some(first);
+            }
+        }
+        None
+    }
+
+    /// Whether nothing can be added to it, as far as can be told: what is added all the same is read late.
+    fn is_complete(&self, at: usize, gone: bool) -> bool {
+        let is_left = self.generations.get(at).is_some_and(|found| found.end.is_some());
+        let mut younger = self.generations.iter().skip(at + 1);
+        gone || is_left || younger.any(|younger| !younger.late && self.has_bytes(younger))
+    }
+
+    fn is_vanishing(&self, at: usize, generation: &Generation, danger: Danger) -> bool {
+        if generation.spilled.is_some() || generation.replaced || generation.copy {
+            return false;
+        }
+        if danger.gone {
+            // One that is not held open is gone for good.
+            return generation.file.is_some();
+        }
+        match &generation.name {
+            // The name may have changed while the folder was listed; the inode knows. One that is not held open is
+            // either there, or gone for good.
+            None => generation.is_nameless(),
+            Some(name) => {
+                let mut older = self.generations.iter().take(at);
+                danger.stuck && name.gz && older.all(|older| older.name.is_none())
+            }
+        }
+    }
+
+    /// Whether a generation takes space for us alone.
+    pub fn is_pinned(&self, number: u32, gone: bool) -> bool {
+        self.get(number)
+            .is_some_and(|found| gone || (found.name.is_none() && found.is_nameless()))
+    }
+
+    /// What a copy of a generation says of it.
+    pub fn head_of(&self, number: u32) -> Option<Head> {
+        let generation = self.get(number)?;
+        Some(Head {
+            restart: generation.restart,
+            base: generation.start,
+            begin: self.head(generation)?,
+            next: self
+                .follower(number)
+                .and_then(|next| self.head(next))
+                .unwrap_or_default(),
+            modified: self.modified(number),
+            ..Head::default()
+        })
+    }
+
+    /// A copy is whole: it is read from now on, and its file is closed.
+    pub fn keep(&mut self, number: u32, spilled: Spilled) {
+        let at = self.index(number);
+        let is_needed = |found: &&Generation| !found.replaced && found.spilled.is_none();
+        let Some(found) = self.get(number).filter(is_needed) else {
+            // Acknowledged meanwhile.
+            return spilled.remove();
+        };
+        let (start, copied) = (found.start, spilled.end());
+        let more = self.file_len(found).filter(|len| *len > copied && copied > start);
+        self.refresh(at);
+        if let Some(len) = more {
+            if let Some(found) = self.get_mut(number) {
+                found.end.get_or_insert(copied);
+            }
+            self.add_late(at, len);
+        }
+        if let Some(found) = self.get_mut(number) {
+            found.file = None;
+            found.spilled = Some(Arc::new(spilled));
+        }
+    }
+
+    /// Files with a copy that were opened again by their names: closed when they lost those, and read in the copy's
+    /// place when their folder came back and they grew.
+    pub fn settle_copied(&mut self) {
+        for at in 0..self.generations.len() {
+            let Some(found) = self.generations.get(at) else {
+                continue;
+            };
+            let Some(end) = found.spilled.as_deref().map(Spilled::end) else {
+                continue;
+            };
+            let is_named = found.name.is_some();
+            let len = if is_named { self.file_len(found) } else { None };
+            let grew = len.is_some_and(|len| found.end.map_or(len, |end| len.min(end)) > end);
+            let is_it = |file: Handle<'_>| head_of(&file, false).is_ok_and(|head| found.print.matches(&head));
+            let grew = grew && self.handle(found).is_ok_and(is_it);
+            let Some(found) = self.generations.get_mut(at) else {
+                continue;
+            };
+            if !is_named {
+                found.detach();
+            }
+            if grew {
+                found.remove_copy();
+            }
+        }
+    }
+
+    /// Closes a generation though not all of it is acknowledged.
+    pub fn abandon(&mut self, number: u32) {
+        self.generations.retain(|generation| generation.number != number);
+        self.given_up.insert(number);
+    }
+
+    fn follower(&self, number: u32) -> Option<&Generation> {
+        self.generations
+            .iter()
+            .find(|found| found.number > number && self.has_bytes(found))
+    }
+
+    /// Whether what followed a copy of an earlier process, when it was made, is not what follows now.
+    pub fn has_vanished_after(&self, number: u32) -> bool {
+        let copy = self.get(number).filter(|_| number >= FIRST_COPY);
+        let Some(spilled) = copy.and_then(|generation| generation.spilled.as_ref()) else {
+            return false;
+        };
+        let next = Fingerprint::of(&spilled.head().next);
+        let follows = |found: &Generation| self.head(found).is_some_and(|head| next.matches(&head));
+        next.len > 0 && !self.follower(number).is_some_and(follows)
+    }
+
+    /// Whether a generation between two was given up: lines that were open before it have no end.
+    pub fn is_broken(&self, from: u32, to: u32) -> bool {
+        self.given_up.range(from..to).next().is_some()
+    }
+}
+
+impl Generation {
+    /// What is known of a copy's file ends with its name: another one may get its inode.
+    pub(super) fn detach(&mut self) {
+        (self.name, self.file) = (None, None);
+        (self.device, self.inode) = (NO_DEVICE, self.number.into());
+    }
+
+    fn is_nameless(&self) -> bool {
+        let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
+        metadata.is_some_and(|metadata| metadata.nlink() == 0)
+    }
+}

@@ -1,0 +1,512 @@
+//! Files that vanish before Loki has taken them, an agent that dies meanwhile, and a disk that runs full.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::files_rig::{POD, Rig, cri, gzip};
+use sluice_agent::status::figures::OutputFigures;
+use sluice_engine::key::Key;
+use sluice_engine::report::GapCause;
+
+fn output(rig: &mut Rig) -> OutputFigures {
+    rig.core().figures().pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")].clone()
+}
+
+fn copies(rig: &Rig) -> usize {
+    fs::read_dir(rig.dir.path().join("state/spill")).map_or(0, Iterator::count)
+}
+
+/// Turns without any acknowledgement.
+fn hold(rig: &mut Rig, millis: u64) {
+    for _ in 0..=millis / 100 {
+        rig.turn();
+        rig.now += Duration::from_millis(100);
+    }
+}
+
+fn die(rig: &mut Rig) {
+    rig.core = None;
+    rig.under_way.clear();
+}
+
+/// The container writes `lines` into a file that is rotated away at once.
+fn rotate(rig: &Rig, second: u32, lines: &[&str]) -> PathBuf {
+    rig.log("0.log", lines);
+    let rotated = rig.folder().join(format!("0.log.20261120-1750{second:02}"));
+    fs::rename(rig.folder().join("0.log"), &rotated).unwrap();
+    rotated
+}
+
+#[test]
+fn a_file_that_loses_its_last_name_is_copied_and_outlives_a_crash() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.run(1_500);
+    rig.log("0.log", &["2"]);
+    let rotated = rotate(&rig, 1, &["3"]);
+    rig.log("0.log", &["4"]);
+    hold(&mut rig, 2_500);
+    assert_eq!(copies(&rig), 0);
+    fs::remove_file(rotated).unwrap();
+    hold(&mut rig, 100);
+    assert_eq!(copies(&rig), 1, "at once");
+    assert!(rig.core().figures().spilled_bytes > 0);
+    assert_eq!(rig.core().figures().open_files, 1, "nothing is pinned any more");
+
+    for _ in 0..3 {
+        die(&mut rig);
+        rig.start();
+        hold(&mut rig, 1_500);
+        assert_eq!(copies(&rig), 1);
+    }
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "3", "4"]);
+    assert_eq!(copies(&rig), 0, "what is acknowledged is not kept");
+    die(&mut rig);
+    rig.start();
+    rig.run(2_000);
+    assert_eq!(rig.lines(), ["1", "2", "3", "4"]);
+    let output = output(&mut rig);
+    assert_eq!((output.gap_count, output.lost.len()), (0, 0));
+}
+
+#[test]
+fn many_files_are_replayed_in_order_before_newer_lines() {
+    let mut rig = Rig::new();
+    let mut expected = Vec::new();
+    for round in 0..30_u32 {
+        let lines: Vec<String> = (0..20).map(|n| format!("{round}-{n}")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        expected.extend(lines.iter().map(|line| (*line).to_owned()));
+        let rotated = rotate(&rig, round, &lines);
+        rig.log("0.log", &[]);
+        rig.write("0.log", "");
+        if round % 3 == 0 {
+            gzip(&rotated);
+        }
+        hold(&mut rig, 300);
+        if round > 4 {
+            let old = format!("0.log.20261120-1750{:02}", round - 4);
+            let _plain = fs::remove_file(rig.folder().join(&old));
+            let _gz = fs::remove_file(rig.folder().join(format!("{old}.gz")));
+        }
+        hold(&mut rig, 300);
+        if round % 7 == 6 {
+            hold(&mut rig, 1_500);
+            die(&mut rig);
+            rig.start();
+        }
+    }
+    assert!(copies(&rig) > 15, "{}", copies(&rig));
+    rig.run(6_000);
+    assert_eq!(rig.lines(), expected);
+    rig.log("0.log", &["last"]);
+    rig.run(3_000);
+    assert_eq!(copies(&rig), 0);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn a_deleted_pod_is_sent_by_the_next_process() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1", "2"]);
+    hold(&mut rig, 500);
+    rig.write("0.log", cri("stdout", "P", "an unfinished"));
+    rig.write("0.log", cri("stderr", "F", "error"));
+    hold(&mut rig, 500);
+    fs::remove_dir_all(rig.dir.path().join("pods").join(POD)).unwrap();
+    hold(&mut rig, 300);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "error", "an unfinished"]);
+    assert_eq!(copies(&rig), 0);
+    let output = output(&mut rig);
+    assert_eq!((output.gap_count, output.lost.len()), (0, 0));
+}
+
+#[test]
+fn the_oldest_compressed_file_is_copied_while_its_tenant_is_stuck() {
+    let mut rig = Rig::new();
+    let first = rotate(&rig, 1, &["1"]);
+    let second = rotate(&rig, 2, &["2"]);
+    rig.log("0.log", &["3"]);
+    gzip(&first);
+    hold(&mut rig, 1_000);
+    assert_eq!(copies(&rig), 0, "a tenant that is a moment late is not stuck");
+    hold(&mut rig, 3_000);
+    assert_eq!(copies(&rig), 1);
+    // kubelet deletes it while the agent is down: the copy is all there is.
+    die(&mut rig);
+    fs::remove_file(first.with_extension("20261120-175001.gz")).unwrap();
+    gzip(&second);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn a_copy_whose_file_still_has_its_name_is_not_read_twice() {
+    let mut rig = Rig::new();
+    let first = rotate(&rig, 1, &["1", "2"]);
+    rig.log("0.log", &["3"]);
+    gzip(&first);
+    hold(&mut rig, 4_000);
+    assert_eq!(copies(&rig), 1);
+    for _ in 0..2 {
+        die(&mut rig);
+        rig.start();
+        hold(&mut rig, 2_500);
+    }
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+    assert_eq!(copies(&rig), 0);
+    die(&mut rig);
+    rig.start();
+    rig.run(2_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+}
+
+#[test]
+fn copies_are_deleted_with_the_pipeline_and_its_permission_and_never_sent() {
+    for restart in [false, true] {
+        let mut rig = Rig::new();
+        rig.log("0.log", &["1"]);
+        hold(&mut rig, 500);
+        fs::remove_dir_all(rig.dir.path().join("pods").join(POD)).unwrap();
+        hold(&mut rig, 300);
+        assert_eq!(copies(&rig), 1);
+        let config = rig.config.clone();
+        let without = crate::files_rig::in_force(Vec::new(), vec![crate::files_rig::tenant("t", 4096)]);
+        if restart {
+            die(&mut rig);
+            rig.config = without;
+            rig.start();
+        } else {
+            rig.under_way.clear();
+            rig.apply(without);
+        }
+        rig.run(3_000);
+        assert_eq!(copies(&rig), 0, "restart: {restart}");
+        rig.apply(config);
+        rig.run(3_000);
+        assert_eq!(rig.lines(), [""; 0], "restart: {restart}");
+    }
+}
+
+#[test]
+fn before_the_first_document_nothing_is_thrown_away() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    hold(&mut rig, 500);
+    fs::remove_dir_all(rig.dir.path().join("pods").join(POD)).unwrap();
+    hold(&mut rig, 300);
+    die(&mut rig);
+    let config = std::mem::take(&mut rig.config);
+    rig.start();
+    rig.run(15_000);
+    assert_eq!(copies(&rig), 1);
+    rig.apply(config);
+    rig.run(2_000);
+    assert_eq!(rig.lines(), ["1"]);
+}
+
+#[test]
+fn a_copy_outlives_a_damaged_journal() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1", "2"]);
+    hold(&mut rig, 500);
+    fs::remove_dir_all(rig.dir.path().join("pods").join(POD)).unwrap();
+    hold(&mut rig, 1_500);
+    die(&mut rig);
+    let path = rig.dir.path().join("state/journal");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2"]);
+    assert_eq!(copies(&rig), 0);
+}
+
+#[test]
+fn a_damaged_copy_is_a_gap() {
+    let mut rig = Rig::new();
+    let lines: Vec<String> = (0..6_000_u64).map(|n| format!("{n} {}", n * n * 7919)).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let rotated = rotate(&rig, 1, &lines);
+    rig.log("0.log", &["last"]);
+    hold(&mut rig, 2_000);
+    fs::remove_file(rotated).unwrap();
+    hold(&mut rig, 500);
+    die(&mut rig);
+    let path = rig.dir.path().join("state/spill/0000000000000001");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    rig.start();
+    rig.run(3_000);
+    let sent = rig.lines();
+    let (last, before) = sent.split_last().unwrap();
+    assert_eq!(*last, "last");
+    assert!(before.len() > 500 && before.len() < 5_000, "{}", before.len());
+    // The line that the damage cut is what is left of it.
+    assert_eq!(before[..before.len() - 1], lines[..before.len() - 1]);
+    let output = output(&mut rig);
+    assert_eq!(
+        (output.gap_count, output.gaps[0].cause),
+        (1, GapCause::SpillDamaged)
+    );
+}
+
+/// A file system of its own, gone at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None` where mounting is not permitted.
+    fn new(at: &Path, bytes: u64) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let options = format!("size={bytes}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at)
+            .output();
+        if mounted.is_ok_and(|out| out.status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        println!("skipped: mounting a file system is not permitted here");
+        None
+    }
+
+    /// Leaves so much free.
+    fn fill(&self, leave: u64) {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let ballast = vec![0; usize::try_from(free.saturating_sub(leave)).unwrap()];
+        fs::write(self.0.join("ballast"), ballast).unwrap();
+    }
+
+    fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        let done = std::process::Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status();
+        assert!(done.is_ok_and(|status| status.success()));
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+fn warnings(rig: &mut Rig) -> Vec<String> {
+    let warnings = rig.core().figures().warnings;
+    warnings.into_iter().map(|warning| warning.reason).collect()
+}
+
+#[test]
+fn without_room_lines_are_given_up_and_counted_exactly() {
+    let mut rig = Rig::new();
+    die(&mut rig);
+    // Both folders on one file system, as on a node.
+    let Some(disk) = Mounted::new(&rig.dir.path().join("pods"), 4 << 20) else {
+        return;
+    };
+    let state = rig.dir.path().join("state");
+    fs::remove_dir_all(&state).unwrap();
+    fs::create_dir(disk.0.join("state")).unwrap();
+    std::os::unix::fs::symlink(disk.0.join("state"), &state).unwrap();
+    rig.start();
+
+    // The first file finds room for its copy.
+    let first = rotate(&rig, 1, &["1", "2"]);
+    rig.log("0.log", &["3"]);
+    rig.turn();
+    rig.core().sink().window = 0;
+    hold(&mut rig, 2_000);
+    fs::remove_file(first).unwrap();
+    hold(&mut rig, 300);
+    assert_eq!(copies(&rig), 1);
+
+    // The second does not. Its first line is under way to Loki already, the others are not read yet.
+    let second = rotate(&rig, 2, &["4", "5 is long", "6"]);
+    rig.log("0.log", &["7"]);
+    hold(&mut rig, 2_000);
+    disk.fill(400 << 10);
+    fs::remove_file(second).unwrap();
+    hold(&mut rig, 3_000);
+    let output_then = output(&mut rig);
+    assert_eq!(output_then.lost["no_space"], (3, "456 is long".len() as u64));
+    assert!(warnings(&mut rig).contains(&"SpillStopped".to_owned()));
+    assert_eq!(copies(&rig), 1, "what has a copy is not given up");
+
+    // Room again: what comes then is copied again, and what was kept is sent.
+    disk.empty();
+    let third = rotate(&rig, 3, &["8"]);
+    rig.log("0.log", &["9"]);
+    hold(&mut rig, 11_000);
+    fs::remove_file(third).unwrap();
+    hold(&mut rig, 2_000);
+    assert_eq!(copies(&rig), 2);
+    assert!(!warnings(&mut rig).contains(&"SpillStopped".to_owned()));
+    die(&mut rig);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "7", "8", "9"]);
+    let output_now = output(&mut rig);
+    assert_eq!(output_now.lost, output_then.lost);
+    // The line that was under way has no file, and the process that had it died: not counted, but told. The next
+    // process finds that what followed the copy is gone, whether or not it was counted.
+    let told: Vec<_> = output_now.gaps.iter().map(|gap| gap.cause).collect();
+    assert_eq!(told, [GapCause::FilesDeleted, GapCause::NoSpace]);
+    die(&mut rig);
+    drop(disk);
+}
+
+#[test]
+fn a_full_disk_stops_no_line_is_said_and_heals() {
+    let mut rig = Rig::new();
+    die(&mut rig);
+    let Some(disk) = Mounted::new(&rig.dir.path().join("state"), 1 << 20) else {
+        return;
+    };
+    rig.start();
+    rig.log("0.log", &["1"]);
+    rig.run(1_500);
+    disk.fill(0);
+    for n in 2..200 {
+        rig.log("0.log", &[&n.to_string()]);
+        rig.run(300);
+        // A journal's own block has room for some records more.
+        if n > 30 && warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()) {
+            break;
+        }
+    }
+    assert!(warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()));
+    let sent = rig.lines().len();
+    rig.log("0.log", &["more"]);
+    rig.run(1_500);
+    assert_eq!(rig.lines().len(), sent + 1, "delivery goes on");
+    disk.empty();
+    rig.log("0.log", &["last"]);
+    rig.run(3_000);
+    assert_eq!(warnings(&mut rig), [""; 0]);
+    let sent = rig.lines().len();
+    die(&mut rig);
+    rig.start();
+    rig.run(2_000);
+    assert_eq!(rig.lines().len(), sent, "positions are on disk again");
+    die(&mut rig);
+    drop(disk);
+}
+
+#[test]
+fn a_read_only_disk_at_the_start_stops_no_line_is_said_and_heals() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.run(1_500);
+    die(&mut rig);
+    let state = rig.dir.path().join("state");
+    let journal = fs::read(state.join("journal")).unwrap();
+    let Some(disk) = Mounted::new(&state, 1 << 20) else {
+        return;
+    };
+    fs::write(state.join("journal"), journal).unwrap();
+    disk.remount("ro");
+    rig.start();
+    rig.log("0.log", &["2"]);
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2"], "positions are read");
+    assert!(warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()));
+    disk.remount("rw");
+    rig.log("0.log", &["3"]);
+    rig.run(2_500);
+    assert_eq!(warnings(&mut rig), [""; 0]);
+    die(&mut rig);
+    rig.start();
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+    die(&mut rig);
+    drop(disk);
+}
+
+#[test]
+fn a_folder_that_comes_back_with_more_is_read_on() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1", "2"]);
+    hold(&mut rig, 500);
+    let (pods, away) = (rig.dir.path().join("pods").join(POD), rig.dir.path().join("away"));
+    for restart in [false, true] {
+        fs::rename(&pods, &away).unwrap();
+        hold(&mut rig, 1_000);
+        assert_eq!(copies(&rig), 1);
+        if restart {
+            die(&mut rig);
+        }
+        fs::rename(&away, &pods).unwrap();
+        rig.log("0.log", &["3"]);
+        if restart {
+            rig.start();
+        }
+        hold(&mut rig, 1_000);
+        assert_eq!(copies(&rig), 0, "the file has all of it");
+    }
+    rig.run(2_000);
+    assert_eq!(rig.lines(), ["1", "2", "3", "3"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn a_file_of_an_earlier_restart_that_outlives_a_copy_is_not_read_behind_it() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["0"]);
+    rig.run(1_500);
+    rig.log("1.log", &["1"]);
+    fs::rename(
+        rig.folder().join("1.log"),
+        rig.folder().join("1.log.20261120-175001"),
+    )
+    .unwrap();
+    rig.log("1.log", &["2"]);
+    hold(&mut rig, 1_500);
+    fs::remove_file(rig.folder().join("1.log.20261120-175001")).unwrap();
+    hold(&mut rig, 1_500);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["0", "1", "2"]);
+}
+
+#[test]
+fn files_that_vanish_behind_a_copy_while_the_agent_is_down_are_a_gap() {
+    let mut rig = Rig::new();
+    let first = rotate(&rig, 1, &["1"]);
+    let second = rotate(&rig, 2, &["2"]);
+    rig.log("0.log", &["3"]);
+    hold(&mut rig, 1_000);
+    fs::remove_file(first).unwrap();
+    hold(&mut rig, 1_000);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    fs::remove_file(second).unwrap();
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "3"]);
+    let told: Vec<_> = output(&mut rig).gaps.iter().map(|gap| gap.cause).collect();
+    assert_eq!(told, [GapCause::FilesDeleted]);
+}
