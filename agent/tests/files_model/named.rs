@@ -297,3 +297,30 @@ fn a_file_that_was_cut_is_not_kept_for_what_it_was() {
         ],
     );
 }
+
+#[test]
+fn a_file_of_an_earlier_restart_belongs_before_the_copies_of_a_later_one() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Rotate(0),
+            Op::Clock,
+            Op::Rotate(0),
+            Op::Withdraw,
+            Op::Rotate(1),
+            Op::Late,
+            Op::Withdraw,
+            Op::DeleteOldest,
+            Op::Compress,
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
