@@ -40,8 +40,8 @@ check-generated: generate ## fail where a generated file is not what the types s
 	git diff --exit-code -- crds charts config docs/crds.md
 
 ##@ Tests
-test: ## every suite in order, each with its time
-	.ci/suites fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
+test: deps ## every suite in order, each with its time
+	.ci/suites --beside tools fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --exclude sluice-e2e --locked
 soak-kill: ## ten minutes of an agent that is killed all the time, and of one whose Loki is away meanwhile

@@ -221,12 +221,6 @@ impl Chain {
             .is_some_and(|generation| generation.gz || generation.spilled.is_some())
     }
 
-    /// Whether a generation is the copy of a file that is gone.
-    pub fn is_final(&self, number: u32) -> bool {
-        self.get(number)
-            .is_some_and(|generation| generation.spilled.is_some() && generation.name.is_none())
-    }
-
     /// Whether a generation was rewritten, see [`Chain::replace`].
     pub fn is_replaced(&self, number: u32) -> bool {
         self.get(number).is_some_and(|generation| generation.replaced)
@@ -277,7 +271,7 @@ impl Chain {
                 }
             }
         }
-        let is_younger = |found: &Generation| found.name > fresh.name;
+        let is_younger = |found: &Generation| found.last_name > fresh.last_name;
         let younger = self.generations.iter().skip(at + 1).position(is_younger);
         let mut index = younger.map_or(self.generations.len(), |after| at + 1 + after);
         let number = |at: usize| self.generations.get(at).map(|found| found.number);

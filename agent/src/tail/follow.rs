@@ -128,32 +128,36 @@ impl Chain {
         }
     }
 
-    /// Makes a generation of what a file got after it had been left, if its length says that it did.
-    pub(super) fn add_late(&mut self, at: usize, len: u64) {
+    /// Makes a generation of what a file got after it had been left, if its length says that it did;
+    /// whether there is one.
+    pub(super) fn add_late(&mut self, at: usize, len: u64) -> bool {
         let end = self
             .generations
             .get(at)
             .filter(|left| !left.replaced)
             .and_then(|left| left.end);
-        if let Some(end) = end.filter(|end| *end < len) {
-            tracing::debug!(
-                folder = self.folder,
-                bytes = len - end,
-                "a file grew after it had been left"
-            );
-            self.go_on(at, end);
-        }
+        let Some(end) = end.filter(|end| *end < len) else {
+            return false;
+        };
+        tracing::debug!(
+            folder = self.folder,
+            bytes = len - end,
+            "a file grew after it had been left"
+        );
+        self.go_on(at, end)
     }
 
-    fn go_on(&mut self, at: usize, from: u64) {
+    pub(super) fn go_on(&mut self, at: usize, from: u64) -> bool {
         let Some(left) = self.generations.get(at) else {
-            return;
+            return false;
         };
         let is_same = |found: &Generation| found.has_inode(left.device, left.inode);
-        if self.generations.iter().rposition(is_same) == Some(at) {
+        let is_last = self.generations.iter().rposition(is_same) == Some(at);
+        if is_last {
             let mut late = left.again(0, from);
             late.number = self.next_number();
             self.generations.push(late);
         }
+        is_last
     }
 }

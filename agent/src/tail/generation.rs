@@ -39,6 +39,8 @@ pub struct Generation {
     pub(super) end: Option<u64>,
     /// Its name now; `None` once it has none.
     pub(super) name: Option<LogName>,
+    /// The last name that it had.
+    pub(super) last_name: LogName,
     /// Held open; without, it is opened by its name for each read.
     pub(super) file: Option<Arc<Held>>,
     pub(super) gz: bool,
@@ -88,6 +90,7 @@ impl Generation {
             superseded: None,
             failing: None,
             spilled: None,
+            last_name: name.clone(),
             name: Some(name),
         }
     }
@@ -117,6 +120,7 @@ impl Generation {
             late: true,
             end: None,
             name: self.name.clone(),
+            last_name: self.last_name.clone(),
             file: self.file.clone(),
             gz: self.gz,
             device: self.device,
@@ -132,6 +136,17 @@ impl Generation {
             failing: None,
             spilled: self.spilled.clone().filter(|spilled| spilled.end() > start),
         }
+    }
+
+    /// It is known by this name now.
+    pub(super) fn call(&mut self, name: &LogName) {
+        self.name = Some(name.clone());
+        self.last_name = name.clone();
+    }
+
+    /// Whether it was empty when it was looked at last, so that nothing was read of it.
+    pub(super) fn is_blank(&self) -> bool {
+        self.print.len == 0 && !self.late && !self.replaced && !self.copy
     }
 
     /// Takes the fingerprint of a file that begins with `head`, and may have grown since it was taken last.
@@ -155,9 +170,9 @@ impl Generation {
 
     /// Whether a file has this content, perhaps grown since it was closed. One that was empty then is known by
     /// its name alone.
-    pub(super) fn is(&self, head: &[u8], renamed: bool) -> bool {
+    pub(super) fn is(&self, head: &[u8], name: &LogName) -> bool {
         if self.print.len == 0 {
-            return !renamed;
+            return self.name.as_ref().is_some_and(|known| known.is_twin(name));
         }
         self.print.matches(head)
     }

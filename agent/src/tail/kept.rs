@@ -7,6 +7,7 @@ use super::chain::Chain;
 use super::fingerprint::Fingerprint;
 use super::generation::{Generation, Handle, head_of};
 use super::position::Position;
+use crate::discover::names::LogName;
 use crate::spill::record::Head;
 use crate::spill::store::Spilled;
 
@@ -51,6 +52,12 @@ impl Chain {
             late: self.generations.iter().any(is_same),
             end: None,
             name: None,
+            // Older than whatever has a name.
+            last_name: LogName {
+                restart: head.restart,
+                rotated: Some(String::new()),
+                gz: false,
+            },
             file: None,
             gz: false,
             device: NO_DEVICE,

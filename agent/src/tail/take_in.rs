@@ -44,6 +44,9 @@ impl Chain {
             names,
             wanted,
         };
+        // Nothing was read of a tip that is empty, so what was copied from it meanwhile comes first.
+        let blank = self.generations.last().filter(|last| last.is_blank());
+        let blank = blank.map(|blank| blank.number);
         let (mut fresh, mut complete) = (Vec::new(), true);
         for name in names {
             match self.take_in(&look, name, &mut fresh) {
@@ -74,18 +77,17 @@ impl Chain {
             }
         }
         self.settle_copied();
-        self.number(fresh);
+        self.number(fresh, blank);
         self.keep_needed();
         complete
     }
 
     /// New files in the order in which they were written. A rotated file's name has the node's local time, which
     /// a change of summer time turns back; its lines have the zone as well.
-    fn number(&mut self, mut fresh: Vec<Generation>) {
-        // Nothing was read of a tip that was empty, so what was copied from it meanwhile comes first.
+    fn number(&mut self, mut fresh: Vec<Generation>, blank: Option<u32>) {
         let is_blank = |last: &mut Generation| {
-            let before = fresh.iter().any(|new| new.name < last.name);
-            last.print.len == 0 && !last.late && !last.replaced && before
+            let before = fresh.iter().any(|new| new.last_name < last.last_name);
+            blank == Some(last.number) && before
         };
         let blank = self.generations.pop_if(is_blank);
         let mut number = blank.as_ref().map(|blank| blank.number);
@@ -94,7 +96,7 @@ impl Chain {
             blank.refresh(&head);
             blank
         }));
-        fresh.sort_by(|one, other| one.name.cmp(&other.name));
+        fresh.sort_by(|one, other| one.last_name.cmp(&other.last_name));
         let dated = |generation: &Generation| generation.is_tip() || generation.first.is_some();
         if fresh.iter().all(dated) {
             fresh.sort_by_key(|generation| {
@@ -146,7 +148,7 @@ impl Chain {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
                 // Nothing kept its inode from being used again.
-                same = generation.is_some_and(|known| known.is(&head, renamed));
+                same = generation.is_some_and(|known| known.is(&head, name));
                 if !same {
                     self.lose_inode(&found);
                     opened = Some((file, found));
@@ -160,8 +162,9 @@ impl Chain {
                     self.take_place(look, at, name)?;
                     return Ok(());
                 }
-                if !name.gz {
-                    self.add_late(at, facts.size);
+                if !name.gz && self.add_late(at, facts.size) {
+                    let (file, facts) = self.open(look, &text, opened)?;
+                    self.hold(self.generations.len() - 1, name, Some(file), &facts);
                 }
                 return Ok(());
             }
@@ -172,7 +175,7 @@ impl Chain {
             .find(|new| new.has_inode(facts.device, facts.inode))
         {
             twice.was_tip |= name.rotated.is_none();
-            twice.name = Some(name.clone());
+            twice.call(name);
             return Ok(());
         }
         let (file, facts) = self.open(look, &text, opened)?;
@@ -290,7 +293,7 @@ impl Chain {
         for generation in &mut self.generations {
             if generation.has_inode(found.0, found.1) {
                 generation.was_tip |= name.rotated.is_none();
-                generation.name = Some(name.clone());
+                generation.call(name);
             } else if generation.name.as_ref() == Some(name) {
                 generation.name = None;
             }

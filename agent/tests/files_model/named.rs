@@ -80,7 +80,7 @@ fn late_lines_of_a_file_that_was_empty() {
 }
 
 #[test]
-fn z1() {
+fn a_file_rewritten_to_the_same_length_after_a_restart() {
     holds(
         false,
         &[
@@ -103,7 +103,7 @@ fn z1() {
 }
 
 #[test]
-fn z2() {
+fn a_line_that_goes_on_two_files_later() {
     holds(
         false,
         &[
@@ -120,7 +120,7 @@ fn z2() {
 }
 
 #[test]
-fn z3() {
+fn an_empty_file_copied_and_cut_while_nobody_reads_it() {
     holds(
         false,
         &[
@@ -139,7 +139,7 @@ fn z3() {
 }
 
 #[test]
-fn z4() {
+fn files_copied_and_renamed_at_once() {
     holds(
         false,
         &[
@@ -157,81 +157,100 @@ fn z4() {
 }
 
 #[test]
-fn z5() {
+fn a_half_line_is_copied_with_its_end() {
+    holds(false, &[Op::Half(false), Op::Clock, Op::CopyTruncate]);
+}
+
+#[test]
+fn a_slow_tenant_reads_what_was_copied_before_late_lines() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Block(true),
+            Op::RotateInVain(1),
+            Op::Clock,
+            Op::Late,
+            Op::CopyTruncate,
+        ],
+    );
+}
+
+#[test]
+fn a_line_that_came_late_into_a_file_that_is_deleted() {
     holds(
         false,
         &[
             Op::Lines(false, 1),
-            Op::Rotate(0),
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
-            Op::Rotate(0),
             Op::CopyTruncate,
             Op::Lines(false, 1),
-            Op::Late,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
-            Op::DeleteOldest,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
-            Op::DeleteOldest,
-            Op::Rotate(0),
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
-        ],
-    );
-}
-
-#[test]
-fn z6() {
-    holds(
-        true,
-        &[
-            Op::Withdraw,
-            Op::Lines(false, 1),
-            Op::Rotate(0),
-            Op::CopyTruncate,
-            Op::Withdraw,
-            Op::RotateInVain(1),
-            Op::Late,
+            Op::Clock,
             Op::Ack {
                 count: 1,
                 last: false,
             },
-            Op::Rotate(0),
             Op::Clock,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
-            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Clock,
+            Op::Half(false),
+            Op::Late,
+            Op::DeleteOldest,
         ],
     );
 }
 
 #[test]
-fn z7() {
+fn files_that_were_cut_copied_and_deleted_unread() {
+    holds(
+        false,
+        &[
+            Op::Block(true),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Truncate,
+            Op::Rotate(1),
+            Op::Piece(false),
+            Op::CopyTruncate,
+            Op::DeleteOldest,
+            Op::DeleteOldest,
+        ],
+    );
+}
+
+#[test]
+fn a_file_copied_renamed_and_compressed_at_once() {
     holds(
         false,
         &[
             Op::Lines(false, 1),
             Op::Truncate,
+            Op::RotateInVain(1),
             Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::Compress,
+        ],
+    );
+}
+
+#[test]
+fn an_empty_file_is_compressed() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Down,
+            Op::Rotate(0),
             Op::Half(false),
             Op::Clock,
-            Op::Late,
-            Op::Rotate(1),
+            Op::Compress,
+            Op::Clock,
             Op::Withdraw,
-            Op::Late,
-            Op::Late,
         ],
     );
 }
@@ -316,6 +335,28 @@ fn a_file_of_an_earlier_restart_belongs_before_the_copies_of_a_later_one() {
             Op::Compress,
             Op::Lines(false, 1),
             Op::DeleteOldest,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
+#[test]
+fn lines_added_to_a_file_whose_copy_was_kept_before_a_crash() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Half(false),
+            Op::Clock,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
             Op::Clock,
             Op::Crash {
                 save: false,

@@ -112,6 +112,8 @@ pub(super) struct World {
     tip: u32,
     rotated: Vec<Rotated>,
     vanished: BTreeSet<u32>,
+    /// Files that end within a line: nothing follows in them.
+    cut_off: BTreeSet<u32>,
     stamps: u32,
     clock: u32,
     files: u32,
@@ -139,6 +141,7 @@ impl World {
             tip: 0,
             rotated: Vec::new(),
             vanished: BTreeSet::new(),
+            cut_off: BTreeSet::new(),
             stamps: 0,
             clock: 0,
             files: 1,
@@ -148,7 +151,6 @@ impl World {
             tip_exists: false,
         };
         for op in ops {
-            eprintln!("OP {op:?}");
             world.apply(op);
         }
         world.check()
@@ -414,6 +416,12 @@ impl World {
             Op::Late => self.late(),
             Op::Restart if self.tip_exists => {
                 self.finish_half();
+                let cut = self
+                    .open
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|at| self.lines[at].files.last());
+                self.cut_off.extend(cut);
                 self.open = [None, None];
                 // kubelet leaves the last file of the restart as it is: its name is as good as a rotated one.
                 self.restart += 1;
@@ -453,7 +461,11 @@ impl World {
         };
         // kubelet rotates no empty file: its first line tells its age.
         let is_empty = !self.lines.iter().any(|line| line.files.contains(&file));
-        if is_empty || self.open[0].is_some() || self.lines.iter().any(goes_on) {
+        if is_empty
+            || self.cut_off.contains(&file)
+            || self.open[0].is_some()
+            || self.lines.iter().any(goes_on)
+        {
             return;
         }
         let name = rotated.name();
@@ -554,7 +566,13 @@ impl World {
                 // always from a line's beginning.
                 let reread = self.lines.iter().any(|line| line.late) || !self.vanished.is_empty();
                 let reread = reread && self.epochs.len() > 1;
-                prop_assert!(whole || line.split || lost || reread, "cut: {}", sent.line);
+                // A line that goes on in the next file waits behind what is late in older ones, until the clock ends it.
+                let waited = line.files.len() > 1 && self.lines.iter().any(|line| line.late);
+                prop_assert!(
+                    whole || line.split || lost || reread || waited,
+                    "cut: {}",
+                    sent.line
+                );
                 prop_assert!(lost || reread || at + 1 == runs.len(), "mixed: {}", sent.line);
                 let before = newest.insert((line.stderr, line.late), *end);
                 prop_assert!(
