@@ -221,12 +221,6 @@ impl Chain {
             .is_some_and(|generation| generation.gz || generation.spilled.is_some())
     }
 
-    /// Whether a generation is the copy of a file that is gone.
-    pub fn is_final(&self, number: u32) -> bool {
-        self.get(number)
-            .is_some_and(|generation| generation.spilled.is_some() && generation.name.is_none())
-    }
-
     /// Whether a generation was rewritten, see [`Chain::replace`].
     pub fn is_replaced(&self, number: u32) -> bool {
         self.get(number).is_some_and(|generation| generation.replaced)

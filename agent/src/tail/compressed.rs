@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use flate2::read::MultiGzDecoder;
 
@@ -102,6 +103,15 @@ impl Compressed {
         }
         Ok(())
     }
+}
+
+/// Whether a file may have more than `len` uncompressed bytes: by the length at its end, which is that of its last
+/// member alone (RFC 1952, 2.3.1).
+pub(super) fn may_hold_more(file: &File, len: u64) -> bool {
+    let mut last = [0; 4];
+    let at = file.metadata().map(|metadata| metadata.len().saturating_sub(4));
+    let read = at.and_then(|at| file.read_exact_at(&mut last, at));
+    read.is_err() || u64::from(u32::from_le_bytes(last)) != len & u64::from(u32::MAX)
 }
 
 /// A compressed file's first uncompressed bytes.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use super::chain::Chain;
+use super::compressed;
 use super::fingerprint::{Fingerprint, HEAD};
 use super::generation::{Generation, head_of};
 use super::take_in::Look;
@@ -63,12 +64,10 @@ impl Chain {
 
     /// What a generation held is in another file now. It may be shorter than what was read: it was copied before.
     pub(super) fn move_into(&mut self, at: usize, name: &LogName, file: File, facts: &Facts) {
-        // A compressed file has no more than what was kept of it.
-        let kept = self
-            .generations
-            .get(at)
-            .is_some_and(|known| known.spilled.is_some());
-        self.hold(at, name, Some(file).filter(|_| !(name.gz && kept)), facts);
+        let known = self.generations.get(at);
+        let kept = known.and_then(|known| Some(known.spilled.as_ref()?.end()));
+        let more = kept.filter(|end| name.gz && compressed::may_hold_more(&file, *end));
+        self.hold(at, name, Some(file), facts);
         self.rename(at, name);
         for moved in &mut self.generations {
             if moved.has_inode(facts.device, facts.inode) {
@@ -79,6 +78,10 @@ impl Chain {
         }
         if !name.gz {
             self.add_late(at, facts.size);
+        }
+        if let Some(end) = more {
+            // The process that kept the rest of it ended before it came to this.
+            self.go_on(at, end);
         }
     }
 

@@ -147,7 +147,7 @@ impl Chain {
         self.go_on(at, end)
     }
 
-    fn go_on(&mut self, at: usize, from: u64) -> bool {
+    pub(super) fn go_on(&mut self, at: usize, from: u64) -> bool {
         let Some(left) = self.generations.get(at) else {
             return false;
         };

@@ -170,9 +170,9 @@ impl Generation {
 
     /// Whether a file has this content, perhaps grown since it was closed. One that was empty then is known by
     /// its name alone.
-    pub(super) fn is(&self, head: &[u8], renamed: bool) -> bool {
+    pub(super) fn is(&self, head: &[u8], name: &LogName) -> bool {
         if self.print.len == 0 {
-            return !renamed;
+            return self.name.as_ref().is_some_and(|known| known.is_twin(name));
         }
         self.print.matches(head)
     }

@@ -21,7 +21,7 @@ const NO_DEVICE: u64 = u64::MAX;
 pub(super) enum Room {
     /// Behind all there is.
     Last,
-    /// At this index, with this number: before copies of later restarts, whose files are gone.
+    /// At this index, with this number: before copies of later restarts.
     Before(usize, u32),
     /// Before those, where no number is left.
     None,
@@ -81,9 +81,9 @@ impl Chain {
     }
 
     /// Where in the chain a file of this restart belongs that is new: the last, but before the copies of later
-    /// restarts, whose files are gone.
+    /// restarts, of which an earlier process may have had it.
     pub(super) fn place_for(&self, restart: u32) -> Room {
-        let is_later = |g: &Generation| g.spilled.is_some() && g.name.is_none() && g.restart > restart;
+        let is_later = |found: &Generation| found.spilled.is_some() && found.restart > restart;
         let Some(at) = self.generations.iter().position(is_later) else {
             return Room::Last;
         };

@@ -148,11 +148,7 @@ impl Chain {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
                 // Nothing kept its inode from being used again.
-                let is_twin = |known: &LogName| known.is_twin(name);
-                same = generation.is_some_and(|known| {
-                    let has_twin = known.name.as_ref().is_some_and(is_twin);
-                    known.is(&head, !has_twin)
-                });
+                same = generation.is_some_and(|known| known.is(&head, name));
                 if !same {
                     self.lose_inode(&found);
                     opened = Some((file, found));

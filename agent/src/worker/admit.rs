@@ -374,7 +374,6 @@ impl<S: Sink> Core<S> {
                     *self.figures.resets.entry("position_lost").or_default() += 1;
                     cursor.misses(&container.pod, GapCause::FilesDeleted);
                 }
-                container.chain.leave_below(cursor.position.generation);
             } else {
                 if self.journal.set_aside.is_some() && container.early && known.is_none() {
                     cursor.misses(&container.pod, GapCause::CheckpointDamaged);
@@ -455,23 +454,16 @@ fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position,
 /// Puts a cursor where the journal says; false when that content is gone.
 fn restore(cursor: &mut Cursor, container: &mut Container, mark: &Watermark, now: Instant) -> bool {
     cursor.previous = mark.previous;
-    match container.chain.find(&mark.place, mark.previous) {
-        Ok(position) => {
-            cursor.position = position;
-            if let Some(resume) = mark.resume {
-                let mark = Mark {
-                    position,
-                    previous: mark.previous,
-                    resume: Some(resume),
-                };
-                cursor.joiner.resume(mark, resume, now);
-            }
-            container.chain.leave_below(position.generation);
-            true
-        }
-        Err(survivor) => {
-            cursor.position = survivor;
-            false
-        }
+    let found = container.chain.find(&mark.place, mark.previous);
+    cursor.position = found.unwrap_or_else(|survivor| survivor);
+    container.chain.leave_below(cursor.position.generation);
+    if let Some(resume) = mark.resume.filter(|_| found.is_ok()) {
+        let mark = Mark {
+            position: cursor.position,
+            previous: mark.previous,
+            resume: Some(resume),
+        };
+        cursor.joiner.resume(mark, resume, now);
     }
+    found.is_ok()
 }

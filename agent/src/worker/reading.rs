@@ -355,7 +355,7 @@ fn at_end_of_file<S: Sink>(
         // A line that is still written is neither ended for older ones nor joined with them.
         Next::Move { to, .. } if container.chain.is_late(to.generation) => {
             let begun = !chunk.data.is_empty() || cursor.joiner.all().next().is_some();
-            let grows = !container.gone && !container.chain.is_final(number);
+            let grows = !container.gone && !container.chain.is_fixed(number);
             if begun && grows {
                 return Step::AtEnd;
             }

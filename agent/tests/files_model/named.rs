@@ -316,3 +316,52 @@ fn a_file_that_was_cut_is_not_kept_for_what_it_was() {
         ],
     );
 }
+
+#[test]
+fn a_file_of_an_earlier_restart_belongs_before_the_copies_of_a_later_one() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Rotate(0),
+            Op::Clock,
+            Op::Rotate(0),
+            Op::Withdraw,
+            Op::Rotate(1),
+            Op::Late,
+            Op::Withdraw,
+            Op::DeleteOldest,
+            Op::Compress,
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
+#[test]
+fn lines_added_to_a_file_whose_copy_was_kept_before_a_crash() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Half(false),
+            Op::Clock,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
