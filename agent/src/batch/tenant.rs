@@ -145,7 +145,8 @@ impl Tenant {
     pub(super) fn wait(&self) -> Duration {
         let stretched = stretched(self.wait, self.feedback.latency());
         // Agents that began together part, or they would come together each time.
-        stretched - (stretched - self.wait).mul_f64(self.chance / 2.0)
+        let more = stretched.saturating_sub(self.wait);
+        self.wait + more.mul_f64(1.0 - self.chance / 2.0)
     }
 
     /// Whether one more request may be under way, a stream's first or another.

@@ -408,7 +408,10 @@ fn a_change_of_leader_changes_no_status() {
         (0, Some(Warning::LOG_ROOT_UNREADABLE)),
     ] {
         let lagging = node(&resolved, |report| report.outputs[0].lag_seconds = lag);
-        let lagging = warned.map_or(lagging.clone(), |reason| warning(lagging, reason));
+        let lagging = match warned {
+            Some(reason) => warning(lagging, reason),
+            None => lagging,
+        };
         let known = seen(&resolved, vec![lagging]);
         let unheard = Node {
             excused: false,
