@@ -38,8 +38,7 @@ struct Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         // Asked to end, the master takes its worker along.
-        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
-        let _asked = asked;
+        let _asked = Command::new("kill").arg(self.process.id().to_string()).status();
         let _gone = self.process.wait();
     }
 }
