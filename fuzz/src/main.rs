@@ -8,6 +8,7 @@ mod cri;
 mod document;
 mod journal;
 mod quoting;
+mod spill;
 mod split;
 
 use std::sync::OnceLock;
@@ -15,13 +16,14 @@ use std::sync::OnceLock;
 /// Panics where the bytes show a property broken.
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 7] = [
+const TARGETS: [(&str, Check); 8] = [
     ("answer", answer::check),
     ("compressed", compressed::check),
     ("cri", cri::check),
     ("document", document::check),
     ("journal", journal::check),
     ("quoting", quoting::check),
+    ("spill", spill::check),
     ("split", split::check),
 ];
 
