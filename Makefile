@@ -14,6 +14,9 @@ DENY_VERSION := 0.20.2
 FUZZ_SECONDS := 5
 SOAK_FUZZ_SECONDS := 300
 DENY := $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+# Of the whole workspace each time, or third-party crates are compiled again with other features.
+API := api fleet_live chart control_cluster
+BUILD := cargo build --quiet --workspace --bins --tests --locked
 # the tests' way to the cluster and to Kubernetes' programs
 ENV = eval "$$(e2e/cluster/cluster env)" &&
 
@@ -26,15 +29,14 @@ fmt-check: ## fail where the Rust code is not formatted
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 clippy: ## lint; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy -p sluice-operator --test api --test fleet_live --test chart --locked -- -D warnings
-	cargo clippy -p sluice-agent --test control_cluster --locked -- -D warnings
-	cargo clippy -p sluice-e2e --test loki --locked -- -D warnings
+	cargo clippy --workspace $(foreach test,$(API) loki live,--test $(test)) --locked -- -D warnings
 	fuzz/run lint
 deny: ## which crates may be linked, and under which licences
 	@test -x $(DENY) || cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
 generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
-	cargo run --quiet --locked -p sluice-operator --bin sluice-operator -- crds --out crds --docs docs/crds.md
+	$(BUILD)
+	$(CARGO_TARGET_DIR)/debug/sluice-operator crds --out crds --docs docs/crds.md
 	charts/generate.sh
 check-generated: generate ## fail where a generated file is not what the types say
 	git diff --exit-code -- crds charts config docs/crds.md
@@ -43,7 +45,7 @@ check-generated: generate ## fail where a generated file is not what the types s
 test: deps ## every suite in order, each with its time
 	.ci/suites --beside tools fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
-	cargo test --workspace --exclude sluice-e2e --locked
+	cargo test --workspace --locked
 soak-kill: ## ten minutes of an agent that is killed all the time, and of one whose Loki is away meanwhile
 	SLUICE_KILL_SECONDS=600 cargo test -p sluice-agent --locked --test spill_kill -- --nocapture
 fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
@@ -54,15 +56,14 @@ soak: soak-model soak-fuzz ## all that takes hours
 soak-model: ## a million histories of log files against the model, about an hour
 	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
-	cargo test -p sluice-operator --test api --test fleet_live --test chart --locked
-	cargo test -p sluice-agent --test control_cluster --locked
+	cargo test --workspace $(foreach test,$(API),--test $(test)) --locked
 test-loki: tools ## limits: the agent and a naive sender before a real Loki with small limits
-	cargo build -p sluice-agent --locked
-	cargo test -p sluice-e2e --test loki --locked -- --include-ignored --test-threads=2 --nocapture
+	$(BUILD)
+	cargo test --workspace --test loki --locked -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
-	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture
+	$(ENV) cargo test --workspace --test live --locked -- --test-threads=1 --nocapture
 chaos: images cluster-up cluster-load ## ten minutes of every trouble at once; make test-live has two of them
-	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test -p sluice-e2e --locked --test live -- --test-threads=1 --nocapture chaos
+	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test --workspace --test live --locked -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible
 	bench/run
 
