@@ -365,3 +365,24 @@ fn lines_added_to_a_file_whose_copy_was_kept_before_a_crash() {
         ],
     );
 }
+
+#[test]
+fn an_empty_file_behind_a_copy_is_compressed_before_a_crash() {
+    holds(
+        false,
+        &[
+            Op::Piece(false),
+            Op::CopyTruncate,
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Clock,
+            Op::Compress,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}

@@ -5,7 +5,7 @@ use super::nodes::{self, Folded, Wanted};
 use super::resolve::Resolved;
 use super::totals::Counts;
 use crate::api::conditions::{reasons, types};
-use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts};
+use crate::api::logpipeline::{Display, LogPipelineStatus, LostLines, NodeCounts};
 use crate::api::verdict::{Moment, Verdict, clip};
 use crate::fleet::observed::Observed;
 use crate::tenant::validate::Rejection;
@@ -80,7 +80,8 @@ pub fn status(
     } else if authorized.verdict.reason == reasons::PARTIALLY_AUTHORIZED {
         Some(clip(&authorized.verdict.message, 2048))
     } else {
-        gaps::sentence(&told).map(|sentence| clip(&sentence, 2048))
+        let sentence = gaps::sentence(&told).or_else(|| totals.lost().as_ref().map(given_up));
+        sentence.map(|sentence| clip(&sentence, 2048))
     };
     let counts = folded
         .as_ref()
@@ -101,6 +102,13 @@ pub fn status(
         display: Some(display(resolved, folded.as_ref(), counts)),
         diagnosis,
     }
+}
+
+fn given_up(lost: &LostLines) -> String {
+    format!(
+        "{} lines ({} bytes) were read and given up since this pipeline was made, for want of room on their nodes' disks: see status.lost",
+        lost.lines, lost.bytes
+    )
 }
 
 fn ready(steps: &[&Verdict], delivering: &Verdict, suspended: Option<Verdict>) -> Verdict {
