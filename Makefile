@@ -60,8 +60,8 @@ test-loki: tools ## limits: the agent and a naive sender before a real Loki with
 	cargo build -p sluice-agent --locked
 	cargo test -p sluice-e2e --test loki --locked -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
-	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture --skip chaos::
-chaos: images cluster-up cluster-load ## ten minutes of every trouble at once; not yet among the tests
+	$(ENV) cargo test -p sluice-e2e --locked -- --test-threads=1 --nocapture
+chaos: images cluster-up cluster-load ## ten minutes of every trouble at once; make test-live has two of them
 	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test -p sluice-e2e --locked --test live -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible
 	bench/run

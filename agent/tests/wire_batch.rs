@@ -592,7 +592,13 @@ fn refusals_slow_the_tenant_down_and_slow_answers_stretch_its_wait() {
     done(&mut batcher, batch);
     add(&mut batcher, light, 1, "y");
     batcher.seal(now + 2 * SECOND);
-    assert_eq!(batcher.next_due(now + 2 * SECOND), Some(now + 7 * SECOND));
+    // Five seconds, of which up to two are left to chance.
+    let due = batcher.next_due(now + 2 * SECOND).unwrap();
+    assert!(
+        (now + 5 * SECOND..=now + 7 * SECOND).contains(&due),
+        "{:?}",
+        due - now
+    );
 }
 
 #[test]

@@ -87,6 +87,9 @@ pub struct PipelineReport {
     pub unread: Option<String>,
     /// One entry per tenant.
     pub outputs: Vec<OutputReport>,
+    /// What its author should know although lines arrive, such as labels that a tenant has no room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// What a pipeline has not delivered to one tenant.
@@ -261,13 +264,20 @@ pub enum ProblemReason {
     UnexpectedAnswer,
 }
 
-/// Something wrong with the agent itself.
+/// Something that does not keep lines from arriving, mostly: of the agent itself, or of a pipeline on its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// A stable word, such as `WatchesExhausted`.
     pub reason: String,
     /// One sentence.
     pub message: String,
+}
+
+impl Warning {
+    /// The agent can list no log of its node: no pipeline's lines arrive from there.
+    pub const LOG_ROOT_UNREADABLE: &str = "LogRootUnreadable";
+    /// A tenant's limits do not let a pipeline's labels through as they are.
+    pub const LABELS_CURTAILED: &str = "LabelsCurtailed";
 }
 
 #[cfg(test)]

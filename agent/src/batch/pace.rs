@@ -50,7 +50,8 @@ impl Feedback {
         Duration::from_millis(bytes.saturating_mul(1000) / rate)
     }
 
-    /// An answer took this long; averaged with weight 1/8 for the newest.
+    /// An answer took this long. The average rises with weight 1/4 for the newest and falls with 1/32: agents that forgot at
+    /// once how slow answers were would crowd the gateway again as soon as it has recovered.
     pub fn answered(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros())
             .unwrap_or(u64::MAX)
@@ -60,7 +61,8 @@ impl Feedback {
         let next = if average == 0 {
             micros
         } else {
-            (average * 7 + micros) / 8
+            let weight = if micros > average { 4 } else { 32 };
+            average - average / weight + micros / weight
         };
         self.latency_micros.store(next, Ordering::Relaxed);
     }

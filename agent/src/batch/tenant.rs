@@ -61,6 +61,8 @@ pub(super) struct Tenant {
     meter: Meter,
     adapted: Adapted,
     throttles: u64,
+    /// 0 to 1, another one after each request.
+    chance: f64,
 }
 
 impl Tenant {
@@ -84,6 +86,7 @@ impl Tenant {
             meter: Meter::default(),
             adapted: Adapted::new(limits.rate_bytes_per_second),
             throttles: 0,
+            chance: rand::random(),
         };
         tenant.set(limits, delivery);
         tenant
@@ -140,7 +143,10 @@ impl Tenant {
 
     /// How long a line waits for company.
     pub(super) fn wait(&self) -> Duration {
-        stretched(self.wait, self.feedback.latency())
+        let stretched = stretched(self.wait, self.feedback.latency());
+        // Agents that began together part, or they would come together each time.
+        let more = stretched.saturating_sub(self.wait);
+        self.wait + more.mul_f64(1.0 - self.chance / 2.0)
     }
 
     /// Whether one more request may be under way, a stream's first or another.
@@ -179,6 +185,7 @@ impl Tenant {
 
     /// Counts what goes out.
     pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
+        self.chance = rand::random();
         self.meter.take(bytes, self.adapted.rate(), now);
         self.adapted.sent(bytes, now);
     }

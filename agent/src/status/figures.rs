@@ -62,6 +62,8 @@ pub struct PipelineFigures {
     pub unread: Option<String>,
     /// By tenant.
     pub outputs: BTreeMap<Key, OutputFigures>,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
 }
 
 /// What one pipeline sends to one tenant.

@@ -188,6 +188,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
                     .iter()
                     .map(|(tenant, figures)| output(tenant, figures, now))
                     .collect(),
+                warnings: pipeline.warnings.clone(),
             };
             (name.clone(), report)
         })
@@ -202,6 +203,7 @@ fn pipelines(in_force: &InForce, figures: &Figures, now: i64) -> BTreeMap<Key, P
             containers: 0,
             unread: None,
             outputs: Vec::new(),
+            warnings: Vec::new(),
         });
         report.refused = Some(error.clone());
     }

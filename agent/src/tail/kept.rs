@@ -52,7 +52,7 @@ impl Chain {
             late: self.generations.iter().any(is_same),
             end: None,
             name: None,
-            // Older than whatever has a name.
+            // Older than every file that still has a name.
             last_name: LogName {
                 restart: head.restart,
                 rotated: Some(String::new()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluice_engine::key::Key;
+use sluice_engine::labels::Curtailed;
 use sluice_engine::report::{GAPS, Warning};
 
 use super::Sink;
@@ -45,7 +46,14 @@ impl<S: Sink> Core<S> {
             }
             figures.pipelines.insert(pipeline.name.clone(), found);
         }
+        let mut curtailed: BTreeMap<(&Key, &Key), Curtailed> = BTreeMap::new();
         for cursor in self.cursors.values() {
+            if let Some(choice) = cursor.outlet.choices.last()
+                && !choice.chosen.curtailed.is_empty()
+            {
+                let all = curtailed.entry((&cursor.pipeline.name, &*cursor.tenant));
+                all.or_default().merge(&choice.chosen.curtailed);
+            }
             let Some(pipeline) = figures.pipelines.get_mut(&cursor.pipeline.name) else {
                 continue;
             };
@@ -71,6 +79,16 @@ impl<S: Sink> Core<S> {
             }
         }
         figures.spooled = self.spooled();
+        for ((pipeline, tenant), what) in curtailed {
+            if let Some(found) = figures.pipelines.get_mut(pipeline) {
+                found.warnings.push(Warning {
+                    reason: Warning::LABELS_CURTAILED.to_owned(),
+                    message: format!(
+                        "The limits of LokiTenant {tenant} do not let every label through: {what}. Choose fewer or shorter labels, or raise spec.limits.maxLabelNames, maxLabelValueBytes or structuredMetadata with Loki's own limits."
+                    ),
+                });
+            }
+        }
         figures.warnings = self.warnings();
         figures
     }
@@ -190,7 +208,7 @@ impl<S: Sink> Core<S> {
         }
         for (root, error) in self.discovery.unreadable() {
             warn(
-                "LogRootUnreadable",
+                Warning::LOG_ROOT_UNREADABLE,
                 format!("{} cannot be read: {error}.", root.display()),
             );
         }

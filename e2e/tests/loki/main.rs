@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod gateway;
 mod limits;
 mod lines;
 mod naive;

@@ -100,6 +100,8 @@ reasons! {
     LAGGING = "Lagging";
     /// Containers cannot be read through the API.
     API_READ_FAILING = "ApiReadFailing";
+    /// An agent can read no log of its node.
+    LOGS_UNREADABLE = "LogsUnreadable";
     /// The author stopped it.
     SUSPENDED = "Suspended";
     /// Loki answers.

@@ -169,6 +169,7 @@ mod tests {
                 gap_count: 0,
                 gaps: Vec::new(),
             }],
+            warnings: Vec::new(),
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use sluice_engine::key::Key;
-use sluice_engine::report::PipelineReport;
+use sluice_engine::report::{PipelineReport, Warning};
 
 use super::gaps;
 use super::resolve::{Served, troubled};
@@ -17,6 +18,8 @@ use crate::fleet::observed::{Node, Observed};
 pub const SILENCE: i64 = 15;
 /// From which lag on lines do not arrive in time, in seconds.
 pub const LATE: u32 = 60;
+/// What stands between a verdict and what agents warn of.
+const ALSO: &str = "; also ";
 /// How many nodes a status names.
 const WORST: usize = 10;
 
@@ -48,6 +51,17 @@ pub struct Folded {
     pub delivering: Verdict,
     /// An agent fell silent a moment ago: what was known of it may still hold.
     pub doubtful: bool,
+    /// The weightiest of what agents warn of, with its node.
+    pub warned: Option<Warned>,
+}
+
+/// What an agent warns of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warned {
+    /// No line arrives from the node.
+    pub blind: bool,
+    /// One sentence with the node's name.
+    pub message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +84,7 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
     let mut lag = None;
     let mut standings: BTreeMap<Standing, &str> = BTreeMap::new();
     let mut unread = None;
+    let mut warning: Option<(Weight, &str, &Warning)> = None;
     for (name, node) in &observed.nodes {
         counts.matched += 1;
         let standing = stand(node, wanted, now);
@@ -90,6 +105,10 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
             continue;
         }
         standings.entry(standing).or_insert(name);
+        let heavier = |(weight, ..): &(Weight, &Warning)| warning.is_none_or(|(most, ..)| *weight < most);
+        if let Some((weight, found)) = weightiest(node, report).filter(heavier) {
+            warning = Some((weight, name.as_str(), found));
+        }
         let late = own_lag.unwrap_or(0);
         let blind = report.and_then(|report| report.unread.as_deref());
         unread = unread.or_else(|| blind.map(|why| (name.as_str(), why)));
@@ -100,6 +119,10 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
     worst.sort_by(|a, b| {
         (a.0, std::cmp::Reverse(a.1), &a.2.name).cmp(&(b.0, std::cmp::Reverse(b.1), &b.2.name))
     });
+    let warned = warning.map(|(weight, node, warning)| Warned {
+        blind: weight == Weight::Blind,
+        message: clip(&format!("on {node}: {}", warning.message), 1024),
+    });
     Folded {
         counts,
         worst: worst.into_iter().take(WORST).map(|(_, _, node)| node).collect(),
@@ -108,10 +131,54 @@ pub fn fold(observed: &Observed, wanted: &Wanted<'_>, now: i64) -> Folded {
         programmed: programmed(&standings, counts, observed),
         delivering: match unread {
             Some((node, why)) => Verdict::no(reasons::API_READ_FAILING, format!("on {node} {why}")),
-            None => delivering(lag, wanted),
+            None => delivering(lag, wanted, warned.as_ref()),
         },
         doubtful: standings.keys().next() == Some(&Standing::JustSilent),
+        warned,
     }
+}
+
+impl Warned {
+    /// What a status tells already, by its condition `Delivering`.
+    pub fn told(delivering: &Condition) -> Option<Self> {
+        let blind = delivering.reason == reasons::LOGS_UNREADABLE;
+        let message = if blind {
+            &delivering.message
+        } else {
+            delivering.message.split_once(ALSO)?.1
+        };
+        Some(Self {
+            blind,
+            message: message.to_owned(),
+        })
+    }
+}
+
+/// How much a warning tells about this pipeline, the weightiest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// None of its lines arrive from the node.
+    Blind,
+    /// It is about this pipeline.
+    Own,
+    /// It is about the agent.
+    Agent,
+}
+
+/// The weightiest warning of a node.
+fn weightiest<'a>(node: &'a Node, report: Option<&'a PipelineReport>) -> Option<(Weight, &'a Warning)> {
+    let agents = node
+        .agent
+        .iter()
+        .flat_map(|agent| &agent.warnings)
+        .map(|warning| {
+            let blind = warning.reason == Warning::LOG_ROOT_UNREADABLE;
+            (if blind { Weight::Blind } else { Weight::Agent }, warning)
+        });
+    let own = report.into_iter().flat_map(|report| &report.warnings);
+    agents
+        .chain(own.map(|warning| (Weight::Own, warning)))
+        .min_by_key(|(weight, _)| *weight)
 }
 
 /// How long until a quiet agent counts as silent; nothing else says when that is.
@@ -206,17 +273,26 @@ fn programmed(standings: &BTreeMap<Standing, &str>, counts: NodeCounts, observed
     }
 }
 
-/// Whether lines arrive in time, given the largest lag.
-pub fn delivering(lag: Option<u32>, wanted: &Wanted<'_>) -> Verdict {
+/// Whether lines arrive in time, given the largest lag; what agents warn of is told with it.
+pub fn delivering(lag: Option<u32>, wanted: &Wanted<'_>, warned: Option<&Warned>) -> Verdict {
     if let Some(tenant) = wanted.tenants.iter().find(|tenant| tenant.trouble.is_some()) {
         return troubled(tenant);
     }
+    if let Some(blind) = warned.filter(|warned| warned.blind) {
+        return Verdict::no(reasons::LOGS_UNREADABLE, blind.message.clone());
+    }
+    let also = |text: &str| match warned {
+        Some(warned) => format!("{text}{ALSO}{}", warned.message),
+        None => text.to_owned(),
+    };
     match lag {
         Some(lag) if lag >= LATE => Verdict::no(
             reasons::LAGGING,
-            "lines wait for a minute or more: see status.worstNodes, raise the tenant's rate limit in Loki and in limits",
+            also(
+                "lines wait for a minute or more: see status.worstNodes, raise the tenant's rate limit in Loki and in limits",
+            ),
         ),
-        Some(_) => Verdict::yes(reasons::DELIVERING, "lines arrive in time"),
+        Some(_) => Verdict::yes(reasons::DELIVERING, also("lines arrive in time")),
         None => Verdict::pending("no agent has reported yet"),
     }
 }

@@ -1,7 +1,7 @@
 //! What the steps and the nodes found in, a `LogPipeline`'s status out. Pure.
 
 use super::gaps;
-use super::nodes::{self, Folded, Wanted};
+use super::nodes::{self, Folded, Wanted, Warned};
 use super::resolve::Resolved;
 use super::totals::Counts;
 use crate::api::conditions::{reasons, types};
@@ -80,8 +80,12 @@ pub fn status(
     } else if authorized.verdict.reason == reasons::PARTIALLY_AUTHORIZED {
         Some(clip(&authorized.verdict.message, 2048))
     } else {
-        let sentence = gaps::sentence(&told).or_else(|| totals.lost().as_ref().map(given_up));
-        sentence.map(|sentence| clip(&sentence, 2048))
+        // Lines arrive; something is to be known nevertheless.
+        let warned = folded.as_ref().and_then(|folded| folded.warned.as_ref());
+        let told = gaps::sentence(&told)
+            .or_else(|| warned.map(|warned| warned.message.clone()))
+            .or_else(|| totals.lost().as_ref().map(given_up));
+        told.map(|sentence| clip(&sentence, 2048))
     };
     let counts = folded
         .as_ref()
@@ -132,10 +136,15 @@ fn steady(mut folded: Folded, wanted: &Wanted<'_>, old: &LogPipelineStatus, mome
     if folded.doubtful && known {
         folded.programmed = Verdict::yes(reasons::PROGRAMMED, "every node runs this generation");
         folded.counts.applied = folded.counts.matched - folded.counts.excused;
+        let told = moment.find(types::DELIVERING).and_then(Warned::told);
+        if told.is_some() {
+            folded.warned = told;
+            folded.delivering = nodes::delivering(folded.lag, wanted, folded.warned.as_ref());
+        }
         if folded.lag.is_none() {
             let shown = old.display.as_ref().and_then(|shown| shown.lag.strip_suffix('s'));
             folded.lag = shown.and_then(|seconds| seconds.parse().ok());
-            folded.delivering = nodes::delivering(folded.lag, wanted);
+            folded.delivering = nodes::delivering(folded.lag, wanted, folded.warned.as_ref());
         }
     }
     folded

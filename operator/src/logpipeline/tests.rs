@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use sluice_engine::key::Key;
-use sluice_engine::report::{Lost, OutputReport, PipelineReport, Rejected, TenantReport};
+use sluice_engine::report::{Lost, OutputReport, PipelineReport, Rejected, TenantReport, Warning};
 
 use super::authorize::{self, Facts, NamespaceFact, authorize};
 use super::nodes::next_silence;
 use super::resolve::{Resolved, resolve};
 use super::status;
 use super::totals::Totals;
+use super::touched::{Touched, touched};
 use super::validate::validate;
 use crate::api::logpipeline::LogPipelineStatus;
 use crate::api::lokitenant::{AllowedNamespaces, From};
@@ -87,6 +88,7 @@ fn node(resolved: &Resolved, change: impl FnOnce(&mut PipelineReport)) -> Node {
             gap_count: 0,
             gaps: Vec::new(),
         }],
+        warnings: Vec::new(),
     };
     change(&mut report);
     let tenant = TenantReport {
@@ -302,14 +304,115 @@ fn ready_follows_the_nodes() {
     );
 }
 
+/// The same node, with an agent that warns of this.
+fn warning(mut node: Node, reason: &str) -> Node {
+    let mut agent = (**node.agent.as_ref().unwrap()).clone();
+    agent.warnings.push(Warning {
+        reason: reason.into(),
+        message: format!("{reason} is so."),
+    });
+    node.agent = Some(Arc::new(agent));
+    node
+}
+
+#[test]
+fn what_agents_warn_of_is_told_with_its_node() {
+    let resolved = steps(&world(), "{}", "");
+    let good = || node(&resolved, |_| {});
+    let own = || {
+        node(&resolved, |report| {
+            report.warnings.push(Warning {
+                reason: "LabelsCurtailed".into(),
+                message: "LabelsCurtailed is so.".into(),
+            });
+        })
+    };
+    let (watches, root) = ("WatchesExhausted", Warning::LOG_ROOT_UNREADABLE);
+    for (nodes, ready, told) in [
+        (vec![good()], "Ready", None),
+        (
+            vec![good(), warning(good(), watches)],
+            "Ready",
+            Some("on n1: WatchesExhausted is so."),
+        ),
+        (
+            vec![own(), good()],
+            "Ready",
+            Some("on n0: LabelsCurtailed is so."),
+        ),
+        // The pipeline's own goes first, and first of all that nothing arrives from a node.
+        (
+            vec![warning(good(), watches), own()],
+            "Ready",
+            Some("on n1: LabelsCurtailed is so."),
+        ),
+        (
+            vec![warning(own(), watches)],
+            "Ready",
+            Some("on n0: LabelsCurtailed is so."),
+        ),
+        (
+            vec![own(), warning(good(), root)],
+            "LogsUnreadable",
+            Some("on n1: LogRootUnreadable is so."),
+        ),
+    ] {
+        let status = seen(&resolved, nodes);
+        is(
+            &status,
+            "Ready",
+            if ready == "Ready" { "True" } else { "False" },
+            ready,
+        );
+        assert_eq!(status.diagnosis.as_deref(), told);
+        let delivering = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Delivering");
+        assert!(delivering.unwrap().message.ends_with(told.unwrap_or("in time")));
+    }
+    // An agent that does not count is not heard.
+    let excused = Node {
+        excused: true,
+        ..node(&resolved, |report| report.hash = "old".into())
+    };
+    assert_eq!(
+        seen(&resolved, vec![good(), warning(excused, root)]).diagnosis,
+        None
+    );
+}
+
+#[test]
+fn a_new_warning_of_an_agent_touches_every_pipeline() {
+    let resolved = steps(&world(), "{}", "");
+    let observed = |node: Node| Observed {
+        nodes: [("n0".to_owned(), node)].into(),
+        document: "d".into(),
+        ..Observed::default()
+    };
+    let good = observed(node(&resolved, |_| {}));
+    let warned = observed(warning(node(&resolved, |_| {}), "WatchesExhausted"));
+    assert_eq!(touched(&good, &warned), Touched::All);
+    assert_eq!(touched(&warned, &good), Touched::All);
+}
+
 #[test]
 fn a_change_of_leader_changes_no_status() {
     let resolved = steps(&world(), "{}", "");
-    for lag in [0, 30, 60] {
-        let known = seen(
-            &resolved,
-            vec![node(&resolved, |report| report.outputs[0].lag_seconds = lag)],
-        );
+    for (lag, warned) in [
+        (0, None),
+        (30, None),
+        (60, None),
+        (0, Some("WatchesExhausted")),
+        (60, Some("WatchesExhausted")),
+        (0, Some(Warning::LOG_ROOT_UNREADABLE)),
+    ] {
+        let lagging = node(&resolved, |report| report.outputs[0].lag_seconds = lag);
+        let lagging = match warned {
+            Some(reason) => warning(lagging, reason),
+            None => lagging,
+        };
+        let known = seen(&resolved, vec![lagging]);
         let unheard = Node {
             excused: false,
             agent: None,
@@ -330,7 +433,7 @@ fn a_change_of_leader_changes_no_status() {
         };
         let mut bare = known.clone();
         bare.worst_nodes.clear();
-        assert_eq!(at(1_000), bare, "lag {lag}");
+        assert_eq!(at(1_000), bare, "lag {lag}, {warned:?}");
         // what lasts is told, and looked at when it is due
         assert_eq!(reason(&at(1_010), "Ready").1, "AgentUnreachable");
         let next = |now| next_silence(&observed, now).map(|next| next.as_secs());

@@ -178,6 +178,7 @@ mod tests {
                 gap_count: gaps,
                 gaps: Vec::new(),
             }],
+            warnings: Vec::new(),
         }
     }
 

@@ -36,6 +36,10 @@ pub fn touched(old: &Observed, new: &Observed) -> Touched {
         if Arc::ptr_eq(before, after) {
             continue;
         }
+        // what is wrong with an agent concerns every pipeline
+        if before.warnings != after.warnings {
+            return Touched::All;
+        }
         pipelines.extend(before.pipelines.differences(&after.pipelines).cloned());
         tenants.extend(before.tenants.differences(&after.tenants).cloned());
     }

@@ -119,6 +119,7 @@ fn obedient(desired: &Desired) -> Observed {
                 containers: 1,
                 unread: None,
                 outputs: outputs.collect(),
+                warnings: Vec::new(),
             };
             Some(report)
         })

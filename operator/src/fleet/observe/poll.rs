@@ -233,6 +233,7 @@ mod tests {
             containers: 0,
             unread: None,
             outputs: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
