@@ -170,14 +170,17 @@ impl Writer {
         self.file.sync_data()
     }
 
-    /// Makes the copy durable, under its name.
+    /// Makes the copy durable, under its name. One that is not `whole`, since its file could not be read to the end,
+    /// has none either.
     ///
     /// # Errors
     /// When the disk does not do it.
-    pub fn finish(mut self) -> io::Result<Spilled> {
-        let mut end = Vec::new();
-        record::encode_end(&mut end);
-        self.put(&end)?;
+    pub fn finish(mut self, whole: bool) -> io::Result<Spilled> {
+        if whole {
+            let mut end = Vec::new();
+            record::encode_end(&mut end);
+            self.put(&end)?;
+        }
         self.file.sync_all()?;
         if let Some(unfinished) = &self.unfinished {
             fs::rename(unfinished, &self.path)?;
@@ -193,7 +196,7 @@ impl Writer {
             index: std::mem::take(&mut self.index),
             end: AtomicU64::new(self.end),
             bytes: self.at,
-            damaged: AtomicBool::new(false),
+            damaged: AtomicBool::new(!whole),
         })
     }
 }
@@ -373,7 +376,7 @@ mod tests {
         for part in parts {
             writer.append(part).unwrap();
         }
-        writer.finish().unwrap()
+        writer.finish(true).unwrap()
     }
 
     fn all(spilled: &Spilled) -> Vec<u8> {
@@ -413,6 +416,18 @@ mod tests {
         assert_eq!((rights(&path), rights(&dir.path().join("spill"))), (0o600, 0o700));
         made.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_of_a_file_that_could_not_be_read_to_its_end_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Store::open(dir.path()).0.begin(head(0)).unwrap();
+        writer.append(b"x").unwrap();
+        let made = writer.finish(false).unwrap();
+        for spilled in [&made, &Store::open(dir.path()).1[0]] {
+            assert!(spilled.is_damaged());
+            assert_eq!(all(spilled), b"x");
+        }
     }
 
     #[test]

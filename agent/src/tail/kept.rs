@@ -198,10 +198,7 @@ impl Chain {
             restart: generation.restart,
             base: generation.start,
             begin: self.head(generation)?,
-            next: self
-                .follower(number)
-                .and_then(|next| self.head(next))
-                .unwrap_or_default(),
+            next: self.head_behind(number).unwrap_or_default(),
             modified: self.modified(number),
             ..Head::default()
         })
@@ -263,10 +260,13 @@ impl Chain {
         self.given_up.insert(number);
     }
 
-    fn follower(&self, number: u32) -> Option<&Generation> {
-        self.generations
-            .iter()
-            .find(|found| found.number > number && self.has_bytes(found))
+    /// How the first file behind a generation begins that is not empty.
+    fn head_behind(&self, number: u32) -> Option<Vec<u8>> {
+        let younger = self.generations.iter().filter(|found| found.number > number);
+        let mut heads = younger
+            .filter(|found| self.has_bytes(found))
+            .filter_map(|found| self.head(found));
+        heads.find(|head| !head.is_empty())
     }
 
     /// Whether what followed a copy of an earlier process, when it was made, is not what follows now.
@@ -276,8 +276,7 @@ impl Chain {
             return false;
         };
         let next = Fingerprint::of(&spilled.head().next);
-        let follows = |found: &Generation| self.head(found).is_some_and(|head| next.matches(&head));
-        next.len > 0 && !self.follower(number).is_some_and(follows)
+        next.len > 0 && !self.head_behind(number).is_some_and(|head| next.matches(&head))
     }
 
     /// Whether a generation between two was given up: lines that were open before it have no end.

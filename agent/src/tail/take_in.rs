@@ -76,8 +76,8 @@ impl Chain {
                 }
             }
         }
-        self.settle_copied();
         self.number(fresh, blank);
+        self.settle_copied();
         self.keep_needed();
         complete
     }

@@ -119,12 +119,12 @@ impl<S: Sink> Core<S> {
     }
 }
 
-/// Journals a gap, but for one that was told before: it is found again when a crash came before the position
-/// behind it was on disk.
+/// Journals a gap, but for one that was told before: it is found again, perhaps in a copy of the file, when a crash
+/// came before the position behind it was on disk.
 fn tell(journal: &mut Journal, output: Output, gap: Gap) {
     let is_known = |known: &Gap| {
         (&known.namespace, &known.pod, &known.container) == (&gap.namespace, &gap.pod, &gap.container)
-            && (known.cause, known.after) == (gap.cause, gap.after)
+            && known.after == gap.after
     };
     let told = journal.ledger().counts.get(&output);
     if told.is_some_and(|counts| counts.gaps.iter().any(is_known)) {

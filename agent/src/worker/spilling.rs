@@ -232,7 +232,9 @@ impl<S: Sink> Core<S> {
                 }
             };
             if data.is_empty() {
-                let ended = copying.writer.finish();
+                let is_damaged = |(_, file): &(u32, Compressed)| file.is_damaged();
+                let whole = read.is_ok() && !copying.reader.as_ref().is_some_and(is_damaged);
+                let ended = copying.writer.finish(whole);
                 self.keep(&copying.key, copying.number, ended, now);
                 return copied;
             }

@@ -365,3 +365,50 @@ fn lines_added_to_a_file_whose_copy_was_kept_before_a_crash() {
         ],
     );
 }
+
+#[test]
+fn an_empty_file_behind_a_copy_is_compressed_before_a_crash() {
+    holds(
+        false,
+        &[
+            Op::Piece(false),
+            Op::CopyTruncate,
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Clock,
+            Op::Compress,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_copy_that_is_read_on_in_its_file_stays_behind_an_earlier_restart() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::CopyTruncate,
+            Op::Clock,
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(1),
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}

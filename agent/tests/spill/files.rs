@@ -232,6 +232,45 @@ fn a_copy_outlives_a_damaged_journal() {
 }
 
 #[test]
+fn a_damaged_file_of_which_a_copy_was_made_is_a_gap() {
+    for (is_read, cause) in [(false, GapCause::SpillDamaged), (true, GapCause::FileUnreadable)] {
+        let mut rig = Rig::new();
+        rig.log("0.log", &["1"]);
+        rig.run(1_500);
+        die(&mut rig);
+        let many: Vec<String> = (0..20_000_u64)
+            .map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_string())
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let rotated = rotate(&rig, 1, &many);
+        gzip(&rotated);
+        let compressed = rig.folder().join("0.log.20261120-175001.gz");
+        let mut bytes = fs::read(&compressed).unwrap();
+        bytes.truncate(bytes.len() / 2);
+        fs::write(&compressed, bytes).unwrap();
+        rig.log("0.log", &["last"]);
+        rig.start();
+        if !is_read {
+            rig.core().sink().blocked.push(Key::new("logging", "t"));
+        }
+        hold(&mut rig, 4_000);
+        assert_eq!(copies(&rig), 1);
+        fs::remove_file(compressed).unwrap();
+        hold(&mut rig, 1_500);
+        assert_eq!(output(&mut rig).gaps.len(), usize::from(is_read));
+        // Told once, though another process finds it again in the copy.
+        die(&mut rig);
+        rig.start();
+        rig.run(4_000);
+        let lines = rig.lines();
+        assert_eq!((lines[1], lines[lines.len() - 1]), (many[0], "last"));
+        assert!(lines.len() < many.len());
+        let causes: Vec<_> = output(&mut rig).gaps.iter().map(|gap| gap.cause).collect();
+        assert_eq!(causes, [cause]);
+    }
+}
+
+#[test]
 fn a_damaged_copy_is_a_gap() {
     let mut rig = Rig::new();
     let lines: Vec<String> = (0..6_000_u64).map(|n| format!("{n} {}", n * n * 7919)).collect();

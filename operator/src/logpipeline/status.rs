@@ -5,7 +5,7 @@ use super::nodes::{self, Folded, Wanted, Warned};
 use super::resolve::Resolved;
 use super::totals::Counts;
 use crate::api::conditions::{reasons, types};
-use crate::api::logpipeline::{Display, LogPipelineStatus, NodeCounts};
+use crate::api::logpipeline::{Display, LogPipelineStatus, LostLines, NodeCounts};
 use crate::api::verdict::{Moment, Verdict, clip};
 use crate::fleet::observed::Observed;
 use crate::tenant::validate::Rejection;
@@ -82,7 +82,9 @@ pub fn status(
     } else {
         // Lines arrive; something is to be known nevertheless.
         let warned = folded.as_ref().and_then(|folded| folded.warned.as_ref());
-        let told = gaps::sentence(&told).or_else(|| warned.map(|warned| warned.message.clone()));
+        let told = gaps::sentence(&told)
+            .or_else(|| warned.map(|warned| warned.message.clone()))
+            .or_else(|| totals.lost().as_ref().map(given_up));
         told.map(|sentence| clip(&sentence, 2048))
     };
     let counts = folded
@@ -104,6 +106,13 @@ pub fn status(
         display: Some(display(resolved, folded.as_ref(), counts)),
         diagnosis,
     }
+}
+
+fn given_up(lost: &LostLines) -> String {
+    format!(
+        "{} lines ({} bytes) were read and given up since this pipeline was made, for want of room on their nodes' disks: see status.lost",
+        lost.lines, lost.bytes
+    )
 }
 
 fn ready(steps: &[&Verdict], delivering: &Verdict, suspended: Option<Verdict>) -> Verdict {

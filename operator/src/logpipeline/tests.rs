@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use sluice_engine::key::Key;
-use sluice_engine::report::{OutputReport, PipelineReport, Rejected, TenantReport, Warning};
+use sluice_engine::report::{Lost, OutputReport, PipelineReport, Rejected, TenantReport, Warning};
 
 use super::authorize::{self, Facts, NamespaceFact, authorize};
 use super::nodes::next_silence;
@@ -492,4 +492,26 @@ fn named_namespaces_are_asked_for_whether_they_exist_or_not() {
     let resolved = steps(&world(), "{namespaces: {names: [zzz]}}", "");
     let selection = &resolved.authorized.validated.selection;
     assert!(authorize::selected(selection, &world().namespaces).contains("zzz"));
+}
+
+#[test]
+fn lines_that_were_given_up_are_told_while_all_is_well() {
+    let resolved = steps(&world(), "{}", "");
+    let lost = |lines| {
+        let lost = Lost {
+            reason: "no_space".into(),
+            lines,
+            bytes: 10 * lines,
+        };
+        node(&resolved, |report| report.outputs[0].lost.push(lost))
+    };
+    let status = seen(&resolved, vec![lost(2), lost(3), node(&resolved, |_| ())]);
+    is(&status, "Ready", "True", "Ready");
+    let diagnosis = status.diagnosis.unwrap();
+    assert!(
+        diagnosis.starts_with("5 lines (50 bytes) were read and given up"),
+        "{diagnosis}"
+    );
+    assert_eq!(status.lost.unwrap().bytes, 50);
+    assert_eq!(seen(&resolved, vec![node(&resolved, |_| ())]).diagnosis, None);
 }
