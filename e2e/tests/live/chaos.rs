@@ -13,7 +13,7 @@ use sluice_e2e::proxy::{Manner, Proxy};
 use sluice_e2e::scene::{Scene, play};
 use sluice_e2e::sluice::{kill_agent, until_ready};
 use sluice_e2e::tally::tally;
-use sluice_e2e::wait::PATIENCE;
+use sluice_e2e::wait::{PATIENCE, until};
 use sluice_e2e::workload::{Pod, burst, steady_count, wide};
 
 /// How often something happens.
@@ -83,11 +83,19 @@ fn everything_at_once_loses_nothing() {
             let all: Vec<_> = all.chain(own.map(|name| (name.as_str(), BRIEF))).collect();
             let selector = format!("{{namespace=\"{namespace}\"}}");
             for (writer, count) in &all {
-                // Each for itself: what is there twice must not stand for what is not there yet.
                 let own = format!("{selector} |= \"{writer} n=\"");
                 scene.loki.until_count(tenant, &own, *count, PATIENCE).await;
             }
-            let lines = scene.loki.lines(tenant, &selector).await;
+            // A line that is there twice must not stand for one that is not there yet.
+            let lines = until("every line", PATIENCE, async || {
+                let lines = scene.loki.lines(tenant, &selector).await;
+                let missing = |(writer, count): &(&str, u64)| tally(&lines, writer, *count).missing.len();
+                match all.iter().map(missing).sum::<usize>() {
+                    0 => Ok(lines),
+                    missing => Err(format!("{missing} lines of {tenant} are missing")),
+                }
+            })
+            .await;
             let mut sums = [0; 4];
             for (writer, count) in &all {
                 let found = tally(&lines, writer, *count);
@@ -108,11 +116,7 @@ fn everything_at_once_loses_nothing() {
             show(&format!(
                 "{tenant}: lost {lost}, twice {twice}, out of order {disorder}"
             ));
-            assert_eq!(
-                (lost, strange),
-                (0, 0),
-                "lines of {tenant} lost, or never written"
-            );
+            assert_eq!((lost, strange), (0, 0), "{tenant}");
         }
     });
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use sluice_e2e::figures::show;
 use sluice_e2e::wait::until;
 
+use crate::MACHINE;
 use crate::agent::{Agent, document};
 use crate::lines::{Fate, Writer, now};
 use crate::server::{Server, folder, free_port};
@@ -141,6 +142,7 @@ async fn gateway(root: &Path, upstream: &str, client: &reqwest::Client) -> (Gate
 #[tokio::test]
 #[ignore = "a minute: make test-loki names it"]
 async fn fifty_agents_settle_behind_a_slow_gateway() {
+    let _alone = MACHINE.write().await;
     let server = Server::start("gateway", "ingestion_rate_mb: 64").await;
     let root = folder("gateway-agents");
     let client = client();

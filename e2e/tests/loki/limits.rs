@@ -7,6 +7,7 @@ use serde_json::json;
 use sluice_e2e::figures::show;
 use sluice_e2e::wait::until;
 
+use crate::MACHINE;
 use crate::agent::{Agent, document};
 use crate::lines::{Fate, Writer, now};
 use crate::naive::{self, Batch, Told};
@@ -107,6 +108,7 @@ async fn all(server: &Server, tenant: &str, written: &[(String, u64)], patience:
 
 /// Gives the same lines to both, and kills the agent once.
 async fn compare(name: &str, sharding: &str) {
+    let _beside = MACHINE.read().await;
     let server = Server::start(name, &format!("{RATE}\nshard_streams: {{{sharding}}}")).await;
     let folder = folder(&format!("{name}-agent"));
     let mut node = Node::new(&folder);
@@ -163,6 +165,7 @@ async fn streams_that_are_not_sharded() {
 #[tokio::test]
 async fn a_limit_of_fifty_streams() {
     const STREAMS: usize = 70;
+    let _beside = MACHINE.read().await;
     let server = Server::start("streams", "max_global_streams_per_user: 50").await;
     let folder = folder("streams-agent");
     let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sluice_e2e::figures::show;
 
+use crate::MACHINE;
 use crate::agent::{Agent, document};
 use crate::lines::{Writer, now};
 use crate::server::{Server, folder};
@@ -53,6 +54,7 @@ async fn figures(server: &Server) -> (f64, f64, f64) {
 #[tokio::test]
 #[ignore = "two minutes: make test-loki names it"]
 async fn twenty_agents_share_a_tenant() {
+    let _beside = MACHINE.read().await;
     let server = Server::start(
         "shared",
         "ingestion_rate_mb: 4\ningestion_burst_size_mb: 6\nper_stream_rate_limit: 64MB\nper_stream_rate_limit_burst: 64MB",
