@@ -46,7 +46,7 @@ test: deps ## every suite in order, each with its time
 	.ci/suites --beside tools fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --locked
-soak-kill: ## ten minutes of an agent that is killed all the time, and of one whose Loki is away meanwhile
+soak-kill: ## ten minutes each of an agent that is killed all the time, and of two whose Loki is away meanwhile
 	SLUICE_KILL_SECONDS=600 cargo test -p sluice-agent --locked --test spill_kill -- --nocapture
 fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
 	fuzz/run $(FUZZ_SECONDS)

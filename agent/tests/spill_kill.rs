@@ -122,6 +122,10 @@ struct Container {
     /// Rotated files with names, oldest first, and since when the first is the oldest compressed one.
     rotated: Vec<PathBuf>,
     at_risk: Option<Instant>,
+    /// How many of them kubelet keeps.
+    keep: usize,
+    /// What follows in each line.
+    padding: String,
 }
 
 impl Container {
@@ -135,6 +139,8 @@ impl Container {
             rotations: 0,
             rotated: Vec::new(),
             at_risk: None,
+            keep: 3,
+            padding: String::new(),
         }
     }
 
@@ -154,7 +160,7 @@ impl Container {
                 n / 1_000 % 60,
                 n % 1_000 * 1_000_000
             );
-            let line = format!("{} {n}", self.name);
+            let line = format!("{} {n}{}", self.name, self.padding);
             if random.random_bool(0.05) {
                 let (a, b) = line.split_at(3);
                 text.extend([
@@ -175,9 +181,9 @@ impl Container {
         file.write_all(second).unwrap();
     }
 
-    /// One rotation of kubelet, with two compressed files at most; `seen`: since when an agent works.
+    /// One rotation of kubelet, which leaves one rotated file as it is; `seen`: since when an agent works.
     fn rotate(&mut self, seen: Option<Instant>) {
-        if self.rotated.len() >= 3 {
+        if self.rotated.len() >= self.keep {
             let since = *self.at_risk.get_or_insert_with(Instant::now);
             // A file whose danger no agent lived to see is beyond every promise.
             if seen.is_none_or(|seen| seen.max(since).elapsed() < SIGHT) {
@@ -238,7 +244,8 @@ async fn loki(away: Arc<AtomicBool>, lines: Lines) -> Double {
                     time.nanos,
                     metadata.join(";"),
                 );
-                lines.entry(entry.line.clone()).or_default().insert(stored);
+                let name: Vec<_> = entry.line.splitn(3, ' ').take(2).collect();
+                lines.entry(name.join(" ")).or_default().insert(stored);
             }
         }
         Reply::Stored
@@ -264,16 +271,21 @@ enum Outages {
     Many,
     /// It is away until the end.
     One,
+    /// The same, and containers write a lot.
+    Long,
 }
 
 async fn world(outages: Outages) {
     let dir = room();
-    let away = Arc::new(AtomicBool::new(outages == Outages::One));
+    let away = Arc::new(AtomicBool::new(outages != Outages::Many));
     let lines = Lines::default();
     let double = loki(Arc::clone(&away), Arc::clone(&lines)).await;
     fs::write(dir.path().join("document.json"), document(double.address)).unwrap();
     let path = dir.path().to_owned();
-    let world = tokio::task::spawn_blocking(move || rage(&path, &away, &lines, outages));
+    let world = tokio::task::spawn_blocking(move || match outages {
+        Outages::Long => endure(&path, &away, &lines),
+        Outages::One | Outages::Many => rage(&path, &away, &lines, outages),
+    });
     world.await.unwrap();
 }
 
@@ -285,6 +297,12 @@ async fn killed_at_any_instant_no_line_is_lost_and_duplicates_are_identical() {
 #[tokio::test]
 async fn an_outage_longer_than_files_live_loses_nothing_though_the_agent_is_killed_all_the_time() {
     world(Outages::One).await;
+}
+
+/// With `SLUICE_KILL_SECONDS=600`: ten minutes, and an agent that is killed every two and back after five seconds.
+#[tokio::test]
+async fn a_megabyte_a_second_into_files_as_kubelet_keeps_them_outlives_a_long_outage() {
+    world(Outages::Long).await;
 }
 
 #[test]
@@ -310,7 +328,59 @@ fn a_second_agent_on_the_same_state_folder_says_so_and_ends() {
     first.kill();
 }
 
-#[expect(clippy::too_many_lines, reason = "one story")]
+/// Bytes of kubelet's default `containerLogMaxSize`, and of a line.
+const FILE: u64 = 10 << 20;
+const LINE: u64 = 1_000;
+
+fn endure(dir: &Path, away: &AtomicBool, lines: &Lines) {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut containers: Vec<Container> = (0..2)
+        .map(|n| Container {
+            // Five files, as `containerLogMaxFiles` has it.
+            keep: 4,
+            padding: format!(" {}", "x".repeat(920)),
+            ..Container::new(&dir.join("pods"), &format!("web-{n}"), "main")
+        })
+        .collect();
+    let mut agent = Agent::start(dir);
+    let begun = Instant::now();
+    let between = storm() / 5;
+    // As many files of a shorter storm.
+    let file = FILE * storm().as_secs().min(600) / 600;
+    let (mut kills, mut next_kill) = (0, begun + between / 2);
+    while begun.elapsed() < storm() {
+        let seen = agent.ready();
+        for container in &mut containers {
+            let due = u64::try_from(begun.elapsed().as_millis()).unwrap() * 1_000 / LINE;
+            container.write(due.saturating_sub(container.written).min(5_000), &mut random);
+            if fs::metadata(container.folder.join("0.log")).is_ok_and(|tip| tip.len() >= file) {
+                container.rotate(seen);
+            }
+        }
+        if next_kill <= Instant::now() {
+            agent.kill();
+            pause(u64::try_from(between.as_millis()).unwrap() / 24);
+            agent = Agent::start(dir);
+            (kills, next_kill) = (kills + 1, next_kill + between);
+        }
+        pause(50);
+    }
+    away.store(false, Ordering::Relaxed);
+    let rotations: u32 = containers.iter().map(|container| container.rotations).sum();
+    let finished: Vec<_> = containers
+        .into_iter()
+        .map(|found| (found.name, found.written))
+        .collect();
+    judge(
+        dir,
+        agent,
+        lines,
+        &finished,
+        &format!("{kills} kills, {rotations} rotations"),
+    );
+    assert!(kills > 3);
+}
+
 fn rage(dir: &Path, away: &AtomicBool, lines: &Lines, kind: Outages) {
     let chosen = rand::random();
     println!("seed {chosen}");
@@ -366,6 +436,13 @@ fn rage(dir: &Path, away: &AtomicBool, lines: &Lines, kind: Outages) {
     );
 
     let rotations: u32 = containers.iter().map(|container| container.rotations).sum();
+    let what = format!("{kills} kills, {outages} outages, {rotations} rotations, {deleted} pods deleted");
+    let total = judge(dir, agent, lines, &finished, &what);
+    assert!(kills > 3 && total > 1_000);
+}
+
+/// All that was written arrived, and what came twice was the same; returns how many lines were written.
+fn judge(dir: &Path, agent: Agent, lines: &Lines, finished: &[(String, u64)], what: &str) -> u64 {
     let total: u64 = finished.iter().map(|(_, written)| written).sum();
     let missing = || {
         let lines = lines.lock().unwrap();
@@ -384,7 +461,7 @@ fn rage(dir: &Path, away: &AtomicBool, lines: &Lines, kind: Outages) {
     let stored = lines.lock().unwrap();
     let unlike: Vec<_> = stored.iter().filter(|(_, stored)| stored.len() > 1).collect();
     println!(
-        "{kills} kills, {outages} outages, {rotations} rotations, {deleted} pods deleted: {total} lines written, {} lost, {} sent unlike themselves, {} never written",
+        "{what}: {total} lines written, {} lost, {} sent unlike themselves, {} never written",
         missing.len(),
         unlike.len(),
         stored.len() as u64 + missing.len() as u64 - total,
@@ -404,5 +481,5 @@ fn rage(dir: &Path, away: &AtomicBool, lines: &Lines, kind: Outages) {
             .any(|line| line.starts_with(name) && !line.ends_with(" 0"))
     };
     assert!(!told("sluice_agent_lost_lines_total"), "{metrics}");
-    assert!(kills > 3 && total > 1_000);
+    total
 }
