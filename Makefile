@@ -89,6 +89,8 @@ demo-down: ## the demo away
 	e2e/demo/down
 
 ##@ House
+target-dir: ## where Cargo builds this checkout; scripts that are run by themselves ask for it
+	@echo $(CARGO_TARGET_DIR)
 clean: ## both clusters, images and Cargo's target away; the built tools stay
 	CLUSTER=test e2e/cluster/cluster down
 	CLUSTER=demo e2e/cluster/cluster down

@@ -17,6 +17,8 @@ use crate::discover::held::Held;
 use crate::discover::names::LogName;
 use crate::spill::store::Spilled;
 
+/// Stands for the device of a file that is gone, which no file has.
+pub(super) const NO_DEVICE: u64 = u64::MAX;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
@@ -136,6 +138,11 @@ impl Generation {
             failing: None,
             spilled: self.spilled.clone().filter(|spilled| spilled.end() > start),
         }
+    }
+
+    /// Its file is gone: another one may get its inode.
+    pub(super) fn lose_inode(&mut self) {
+        (self.device, self.inode) = (NO_DEVICE, self.number.into());
     }
 
     /// It is known by this name now.

@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use super::chain::Chain;
 use super::fingerprint::Fingerprint;
-use super::generation::{Generation, Handle, head_of};
+use super::generation::{Generation, Handle, NO_DEVICE, head_of};
 use super::position::Position;
+use crate::discover::beneath::Facts;
 use crate::discover::names::LogName;
 use crate::spill::record::Head;
 use crate::spill::store::Spilled;
 
 /// Number of the first copy of an earlier process: what is older and still has its name finds room before it.
 const FIRST_COPY: u32 = 1 << 20;
-/// Stands for the device of a file that is gone, which no file has.
-const NO_DEVICE: u64 = u64::MAX;
 
 /// Where in the chain a new file belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,34 +44,21 @@ impl Chain {
             let end = older.spilled.as_deref().map_or(u64::MAX, Spilled::end);
             older.restart == head.restart && older.print.matches(&head.begin) && end <= head.base
         };
-        let mut copy = Generation {
-            number: 0,
+        // Older than every file that still has a name.
+        let name = LogName {
             restart: head.restart,
-            start: head.base,
-            late: self.generations.iter().any(is_same),
-            end: None,
-            name: None,
-            // Older than every file that still has a name.
-            last_name: LogName {
-                restart: head.restart,
-                rotated: Some(String::new()),
-                gz: false,
-            },
-            file: None,
+            rotated: Some(String::new()),
             gz: false,
+        };
+        let gone = Facts {
             device: NO_DEVICE,
             inode: 0,
-            print: Fingerprint::default(),
-            first: None,
-            copy: false,
-            moved: false,
-            suspect: false,
-            replaced: false,
-            was_tip: false,
-            superseded: None,
-            failing: None,
-            spilled: None,
+            size: 0,
+            link: false,
         };
+        let mut copy = Generation::new(0, name, &gone);
+        copy.start = head.base;
+        copy.late = self.generations.iter().any(is_same);
         copy.refresh(&head.begin);
         copy.spilled = Some(Arc::new(spilled));
         copy.number = self.next_number();
@@ -289,7 +275,7 @@ impl Generation {
     /// What is known of a copy's file ends with its name: another one may get its inode.
     pub(super) fn detach(&mut self) {
         (self.name, self.file) = (None, None);
-        (self.device, self.inode) = (NO_DEVICE, self.number.into());
+        self.lose_inode();
     }
 
     fn is_nameless(&self) -> bool {

@@ -280,7 +280,7 @@ impl Chain {
     fn lose_inode(&mut self, facts: &Facts) {
         for closed in self.generations.iter_mut().filter(|known| known.file.is_none()) {
             if closed.has_inode(facts.device, facts.inode) {
-                (closed.device, closed.inode) = (u64::MAX, closed.number.into());
+                closed.lose_inode();
             }
         }
     }
