@@ -43,7 +43,7 @@ check-generated: generate ## fail where a generated file is not what the types s
 
 ##@ Tests
 test: deps ## every suite in order, each with its time
-	.ci/suites --beside tools fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
+	.ci/suites --beside "tools images" fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
 	cargo test --workspace --locked
 soak-kill: ## ten minutes each of an agent that is killed all the time, and of two whose Loki is away meanwhile

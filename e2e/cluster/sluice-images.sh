@@ -10,6 +10,9 @@ TARGET=x86_64-unknown-linux-gnu
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(make --silent target-dir)}
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 mkdir -p "$CACHE/images"
+# one of two waits, and finds it done
+exec 9>"$CACHE/images.lock"
+flock 9
 work=$(mktemp -d)
 context=$work/context
 mkdir "$context"

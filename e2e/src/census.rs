@@ -5,10 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_engine::well_known::NAMESPACE;
+use sluice_engine::pointer::Pointer;
+use sluice_engine::well_known::{NAMESPACE, POINTER_KEY};
 
 use crate::cluster::Cluster;
+use crate::objects::list;
 use crate::wait::until;
+
+/// How long nothing changes in what is at rest.
+const REST: Duration = Duration::from_secs(10);
 
 /// `resourceVersion` by kind, namespace and name.
 pub type Versions = BTreeMap<String, String>;
@@ -56,8 +61,8 @@ pub fn changed(before: &Versions, after: &Versions) -> Vec<String> {
     written.chain(gone.map(|name| format!("{name} (gone)"))).collect()
 }
 
-/// Waits until what earlier tests left has come to rest: nothing changed for longer than a minute, for which what was
-/// deleted stays denied.
+/// Waits until what earlier tests left has come to rest: nothing changes, and what was deleted need not be denied any more,
+/// which a pointer does for a minute.
 pub async fn settle(cluster: &Cluster) {
     let kinds = every_kind(cluster).await;
     let mut last = versions(cluster, &kinds).await;
@@ -70,13 +75,23 @@ pub async fn settle(cluster: &Cluster) {
             (last, since) = (now, Instant::now());
             return Err(moved);
         }
-        if since.elapsed() >= Duration::from_secs(70) {
-            Ok(())
-        } else {
-            Err("at rest, but not for long".to_owned())
+        if since.elapsed() < REST {
+            return Err("at rest, but not for long".to_owned());
+        }
+        match denials(cluster).await {
+            0 => Ok(()),
+            denials => Err(format!("{denials} denials in pointers")),
         }
     })
     .await;
+}
+
+async fn denials(cluster: &Cluster) -> usize {
+    let maps = list(cluster, "v1", "ConfigMap", Some(NAMESPACE), "").await;
+    let pointers = maps.iter().filter_map(|map| map["data"][POINTER_KEY].as_str());
+    let pointers =
+        pointers.map(|text| serde_json::from_str::<Pointer>(text).expect("a pointer that can be read"));
+    pointers.map(|pointer| pointer.deny.len()).sum()
 }
 
 /// How often Sluice's accounts asked for what so far, by the cluster's audit log.

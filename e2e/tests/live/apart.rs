@@ -37,7 +37,9 @@ fn four_troubled_tenants_do_not_delay_a_fifth() {
         ] {
             let proxy = Proxy::start(scene.cluster.variable("SLUICE_HOST_IP"), loki).await;
             let url = format!("http://{}", proxy.address);
-            let tenant = scene.tenant_with(role, json!({"url": url})).await;
+            // what hangs when the trouble ends is sent again after this time
+            let spec = json!({"url": url, "delivery": {"requestTimeout": "10s"}});
+            let tenant = scene.tenant_with(role, spec).await;
             let namespace = scene.namespace(role, json!({})).await;
             scene.reader(&namespace).await;
             let pipeline = scene.pipeline(&namespace, "app", &tenant, json!({})).await;

@@ -129,12 +129,7 @@ fn a_pod_that_lives_for_a_second_is_caught() {
     play("brief", async |scene: &Scene| {
         let (namespace, tenant) = scene.ready_team("a").await;
         for node in NODES {
-            let pod = Pod::new(
-                &namespace,
-                &format!("brief-{node}"),
-                node,
-                format!("{}; sleep 1", burst("brief", 1000)),
-            );
+            let pod = Pod::new(&namespace, &format!("brief-{node}"), node, burst("brief", 1000));
             pod.start(&scene.cluster).await;
             pod.until_done(&scene.cluster, PATIENCE).await;
             pod.delete(&scene.cluster).await;
