@@ -52,7 +52,9 @@ fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
 	fuzz/run $(FUZZ_SECONDS)
 soak-fuzz: deps ## the same, minutes each
 	fuzz/run $(SOAK_FUZZ_SECONDS)
-soak: soak-model soak-fuzz ## all that takes hours
+soak-shared: tools ## ten minutes of twenty agents on one tenant, until their shares are even
+	SLUICE_SHARED_SECONDS=480 cargo test --workspace --test loki --locked -- --include-ignored --nocapture twenty_agents
+soak: soak-model soak-fuzz soak-shared soak-kill ## all that takes hours
 soak-model: ## a million histories of log files against the model, about an hour
 	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd

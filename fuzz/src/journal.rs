@@ -106,13 +106,14 @@ fn record(from: &mut Unstructured<'_>) -> Result<Record> {
         }
         3 => {
             let (there, resumes): (bool, bool) = from.arbitrary()?;
-            let place = place(from)?;
+            let (before, place) = (place(from)?.print, place(from)?);
             let previous = if there { Some(timestamp(from)?) } else { None };
             let resume = if resumes { Some(resume(from)?) } else { None };
             Record::Acknowledged(
                 id,
                 Watermark {
                     place,
+                    before,
                     previous,
                     resume,
                 },

@@ -60,6 +60,7 @@ pub(super) fn watermark(out: &mut Vec<u8>, mark: &Watermark) {
     out.push(resume.slot);
     number(out, resume.part);
     timestamp(out, resume.timestamp);
+    fingerprint(out, mark.before);
 }
 
 pub(super) fn counted(out: &mut Vec<u8>, count: &Count) {
@@ -98,9 +99,13 @@ pub(super) fn timestamp(out: &mut Vec<u8>, value: Timestamp) {
 
 pub(super) fn place(out: &mut Vec<u8>, value: &Place) {
     number(out, value.restart);
-    out.extend_from_slice(&value.print.hash.to_le_bytes());
-    out.extend_from_slice(&value.print.len.to_le_bytes());
+    fingerprint(out, value.print);
     out.extend_from_slice(&value.offset.to_le_bytes());
+}
+
+fn fingerprint(out: &mut Vec<u8>, value: Fingerprint) {
+    out.extend_from_slice(&value.hash.to_le_bytes());
+    out.extend_from_slice(&value.len.to_le_bytes());
 }
 
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -187,11 +192,15 @@ impl Reader<'_> {
     pub(super) fn place(&mut self) -> Option<Place> {
         Some(Place {
             restart: self.number()?,
-            print: Fingerprint {
-                hash: self.take().map(u128::from_le_bytes)?,
-                len: self.take().map(u16::from_le_bytes)?,
-            },
+            print: self.fingerprint()?,
             offset: self.long()?,
+        })
+    }
+
+    pub(super) fn fingerprint(&mut self) -> Option<Fingerprint> {
+        Some(Fingerprint {
+            hash: self.take().map(u128::from_le_bytes)?,
+            len: self.take().map(u16::from_le_bytes)?,
         })
     }
 }

@@ -327,13 +327,15 @@ mod tests {
             (
                 id(),
                 place(),
+                place(),
                 proptest::option::of(timestamp()),
                 proptest::option::of(resume)
             )
-                .prop_map(|(id, place, previous, resume)| Record::Acknowledged(
+                .prop_map(|(id, place, before, previous, resume)| Record::Acknowledged(
                     id,
                     Watermark {
                         place,
+                        before: before.print,
                         previous,
                         resume
                     }

@@ -8,6 +8,7 @@ use super::fields::{
     text, watermark,
 };
 use crate::tail::chain::Place;
+use crate::tail::fingerprint::Fingerprint;
 use crate::tail::position::{CursorId, Resume};
 
 /// What a journal begins with: its name and its version.
@@ -44,6 +45,8 @@ pub struct LabelChoice {
 pub struct Watermark {
     /// Where reading begins again.
     pub place: Place,
+    /// The file that was read before that one, see [`crate::tail::chain::Chain::before`].
+    pub before: Fingerprint,
     /// The timestamp that a malformed line there would get.
     pub previous: Option<Timestamp>,
     /// The rest of a line that begins there.
@@ -258,6 +261,8 @@ impl Record {
                 };
                 let mark = Watermark {
                     place,
+                    // Journals of earlier builds end here.
+                    before: from.fingerprint().unwrap_or_default(),
                     previous: there.then_some(previous),
                     resume: resumes.then_some(resume),
                 };

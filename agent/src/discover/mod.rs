@@ -1,12 +1,14 @@
 //! The log root in, containers and their files out.
 //!
-//! Folders are watched and, since watches can be missed, listed as a whole every 10 s; every second while watches or
-//! descriptors are short.
+//! Folders are watched and, since watches can be missed, looked at every 10 s: those that changed are listed, and those
+//! with more than one file, of which an older one may have grown. Every minute all are listed, and every second while
+//! watches or descriptors are short.
 
 pub mod beneath;
 pub mod held;
 pub mod names;
 pub mod roots;
+mod stamp;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,10 +22,13 @@ use inotify::WatchDescriptor;
 use beneath::LogRoot;
 use held::Budget;
 use names::{ContainerKey, LogName, PodFolder};
+use stamp::Stamp;
 use watch::{Target, Watcher};
 
 const SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_WHEN_POOR: Duration = Duration::from_secs(1);
+/// One of so many sweeps lists what seems to be unchanged, too.
+const WHOLE: u32 = 6;
 
 /// What the log root has, or has no more.
 #[derive(Debug)]
@@ -49,6 +54,8 @@ pub struct Discovery {
     pods: BTreeMap<String, Pod>,
     ignored: BTreeSet<String>,
     next_sweep: Option<Instant>,
+    /// Sweeps that passed over what was unchanged, since the last one that did not.
+    partial: u32,
     /// The log root cannot be read, and why.
     pub unreadable: Option<String>,
     /// Its folders are for one pipeline each.
@@ -58,6 +65,7 @@ pub struct Discovery {
 #[derive(Debug, Default)]
 struct Pod {
     watch: Option<WatchDescriptor>,
+    stamp: Option<Stamp>,
     containers: BTreeMap<String, Container>,
 }
 
@@ -65,6 +73,19 @@ struct Pod {
 struct Container {
     key: Arc<ContainerKey>,
     watch: Option<WatchDescriptor>,
+    /// What its folder was like when it was listed, with one file at most.
+    stamp: Option<Stamp>,
+}
+
+/// Which of the folders that are known already are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// None.
+    Skip,
+    /// Those that changed.
+    Changed,
+    /// All.
+    All,
 }
 
 impl Discovery {
@@ -77,6 +98,7 @@ impl Discovery {
             pods: BTreeMap::new(),
             ignored: BTreeSet::new(),
             next_sweep: None,
+            partial: 0,
             unreadable: None,
             spool: false,
         }
@@ -105,14 +127,22 @@ impl Discovery {
         let mut found = Vec::new();
         let mut changed = Vec::new();
         let overflow = self.watcher.changes(&mut changed);
-        if overflow || self.next_sweep.is_none_or(|due| due <= now) {
+        let due = overflow || self.next_sweep.is_none_or(|due| due <= now);
+        let doubtful = overflow || self.next_sweep.is_none() || self.unreadable.is_some() || self.is_poor();
+        let whole = due && (doubtful || self.partial + 1 >= WHOLE);
+        if due {
             self.watcher.begin_again();
             self.root.take_starved();
-            self.sweep(&mut found);
+            self.partial = if whole { 0 } else { self.partial + 1 };
+            let known = if whole { Known::All } else { Known::Changed };
+            if self.list_root(&mut found, known) {
+                found.push(Found::Swept);
+            }
             let poor = self.is_poor() || self.unreadable.is_some();
             let pause = if poor { SWEEP_WHEN_POOR } else { SWEEP };
             self.next_sweep = Some(now + pause);
-        } else {
+        }
+        if !whole {
             let mut seen: Vec<Target> = Vec::new();
             for target in changed {
                 if !seen.contains(&target) {
@@ -140,30 +170,24 @@ impl Discovery {
         }
     }
 
-    fn sweep(&mut self, found: &mut Vec<Found>) {
-        if self.list_root(found, true) {
-            found.push(Found::Swept);
-        }
-    }
-
     fn change(&mut self, target: &Target, found: &mut Vec<Found>) {
         match target {
             Target::File(key) => found.push(Found::Grown(Arc::clone(key))),
             Target::Root => {
-                self.list_root(found, false);
+                self.list_root(found, Known::Skip);
             }
             Target::Pod(folder) => {
                 if let Ok(root) = self.root.open() {
-                    self.list_pod(&root, folder, found, false);
+                    self.list_pod(&root, folder, found, Known::Skip);
                 }
             }
             Target::Container(key) => self.list(key, found),
         }
     }
 
-    /// Lists the root and what is new in it, or `all`; false when it cannot be read, which says nothing
-    /// of the pods.
-    fn list_root(&mut self, found: &mut Vec<Found>, all: bool) -> bool {
+    /// Lists the root, what is new in it and what of the rest is asked for; false when it cannot be read, which says
+    /// nothing of the pods.
+    fn list_root(&mut self, found: &mut Vec<Found>, known: Known) -> bool {
         let listed = self.root.open().and_then(|root| {
             // Again on each listing, since it may be another folder of the same name; so with pods. The kernel
             // knows a folder that it watches already.
@@ -198,14 +222,25 @@ impl Discovery {
                 if self.ignored.insert(folder.clone()) {
                     tracing::debug!(folder, "no pod's folder, ignored");
                 }
-            } else if all || !self.pods.contains_key(&folder) {
-                self.list_pod(&root, &folder, found, all);
+            } else if known != Known::Skip || !self.pods.contains_key(&folder) {
+                self.list_pod(&root, &folder, found, known);
             }
         }
         true
     }
 
-    fn list_pod(&mut self, root: &OwnedFd, folder: &str, found: &mut Vec<Found>, all: bool) {
+    fn list_pod(&mut self, root: &OwnedFd, folder: &str, found: &mut Vec<Found>, known: Known) {
+        let stamp = Stamp::of(root, folder);
+        if known == Known::Changed
+            && let Some(pod) = self.pods.get(folder)
+            && is_unchanged(pod.watch.as_ref(), pod.stamp, stamp)
+        {
+            let names: Vec<String> = pod.containers.keys().cloned().collect();
+            for name in names {
+                self.list_changed(root, folder, &name, found);
+            }
+            return;
+        }
         let opened = match self.root.folder(root, folder) {
             Ok(opened) => opened,
             Err(error) => {
@@ -218,6 +253,7 @@ impl Discovery {
             }
         };
         let pod = self.pods.entry(folder.to_owned()).or_default();
+        pod.stamp = stamp;
         renew(
             &mut self.watcher,
             &mut pod.watch,
@@ -233,20 +269,35 @@ impl Discovery {
             .filter(|name| !names.contains(name))
             .cloned()
             .collect();
-        let fresh: Vec<String> = names
+        let (old, fresh): (Vec<String>, Vec<String>) = names
             .into_iter()
-            .filter(|name| all || !pod.containers.contains_key(name))
-            .collect();
+            .partition(|name| known != Known::All && pod.containers.contains_key(name));
         for name in gone {
             self.container_gone(folder, &name, found);
         }
         for name in fresh {
             self.list_container(root, folder, &name, found);
         }
+        if known == Known::Changed {
+            for name in old {
+                self.list_changed(root, folder, &name, found);
+            }
+        }
+    }
+
+    fn list_changed(&mut self, root: &OwnedFd, folder: &str, name: &str, found: &mut Vec<Found>) {
+        let container = self.pods.get(folder).and_then(|pod| pod.containers.get(name));
+        let stamp = Stamp::of(root, &format!("{folder}/{name}"));
+        if !container.is_some_and(|known| is_unchanged(known.watch.as_ref(), known.stamp, stamp)) {
+            self.list_container(root, folder, name, found);
+        }
     }
 
     fn list_container(&mut self, root: &OwnedFd, folder: &str, name: &str, found: &mut Vec<Found>) {
-        let opened = match self.root.folder(root, &format!("{folder}/{name}")) {
+        let path = format!("{folder}/{name}");
+        // Before the listing, as the watch: what changes meanwhile is found by the next sweep.
+        let stamp = Stamp::of(root, &path);
+        let opened = match self.root.folder(root, &path) {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(folder, container = name, %error, "not listed");
@@ -268,13 +319,16 @@ impl Discovery {
                     container: name.to_owned(),
                 }),
                 watch: None,
+                stamp: None,
             });
         // Before the listing, so that nothing falls between.
         let target = Target::Container(Arc::clone(&container.key));
         renew(&mut self.watcher, &mut container.watch, &opened, target);
         let Ok(names) = self.root.log_names(&opened) else {
+            container.stamp = None;
             return;
         };
+        container.stamp = stamp.filter(|_| names.len() <= 1);
         found.push(Found::Listing(Arc::clone(&container.key), names));
     }
 
@@ -306,6 +360,11 @@ impl Discovery {
         }
         found.push(Found::Gone(container.key));
     }
+}
+
+/// Whether a folder that is watched is as it was when it was listed.
+fn is_unchanged(watch: Option<&WatchDescriptor>, listed: Option<Stamp>, now: Option<Stamp>) -> bool {
+    watch.is_some() && now.is_some() && listed == now
 }
 
 /// Watches a folder, and no longer the one that had its name before.
@@ -354,6 +413,49 @@ mod tests {
         std::fs::create_dir_all(pod.join("main")).unwrap();
         std::fs::write(pod.join("main/0.log"), "").unwrap();
         assert_eq!(listings(&discovery.turn(now)), [("main".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn unchanged_folders_are_listed_once_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, main) = (dir.path().join("a_b_c"), dir.path().join("a_b_c/main"));
+        // Changes so long ago that a folder's time tells of them.
+        let aged = |seconds: u64| {
+            for folder in [&main, &pod] {
+                let then = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds);
+                std::fs::File::open(folder).unwrap().set_modified(then).unwrap();
+            }
+        };
+        std::fs::create_dir_all(&main).unwrap();
+        std::fs::write(main.join("0.log"), "").unwrap();
+        aged(0);
+        let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new(), Budget::of_process());
+        let begin = Instant::now();
+        let mut sweep = |step: u32| {
+            // What the watches told is forgotten.
+            discovery.watcher.changes(&mut Vec::new());
+            let found = discovery.turn(begin + step * SWEEP);
+            assert!(matches!(found.last(), Some(Found::Swept)));
+            listings(&found)
+        };
+        let main_with = |files: usize| vec![("main".to_owned(), files)];
+        assert_eq!(sweep(0), main_with(1));
+        assert!(sweep(1).is_empty());
+        std::fs::write(main.join("0.log.20261120-175001"), "").unwrap();
+        aged(1);
+        assert_eq!(sweep(2), main_with(2));
+        assert_eq!(sweep(3), main_with(2), "the older one may have grown");
+        std::fs::remove_file(main.join("0.log.20261120-175001")).unwrap();
+        assert_eq!(sweep(4), main_with(1));
+        assert_eq!(
+            sweep(5),
+            main_with(1),
+            "changed just now: it may have changed since"
+        );
+        assert_eq!(sweep(6), main_with(1), "all, once a minute");
+        aged(2);
+        assert_eq!(sweep(7), main_with(1));
+        assert!(sweep(8).is_empty());
     }
 
     #[test]

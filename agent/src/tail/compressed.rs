@@ -56,6 +56,8 @@ impl Compressed {
         let missing = into.len().saturating_sub(self.window.len());
         if missing > 0 && !self.ended {
             let before = self.window.len();
+            // Doubled as it grows, it would take twice the memory.
+            self.window.reserve_exact(missing);
             let read = Read::by_ref(&mut self.decoder)
                 .take(missing as u64)
                 .read_to_end(&mut self.window);

@@ -6,14 +6,11 @@ use std::os::unix::fs::MetadataExt;
 
 use super::chain::Chain;
 use super::compressed;
-use super::fingerprint::{Fingerprint, HEAD};
+use super::fingerprint::Fingerprint;
 use super::generation::{Generation, head_of};
 use super::take_in::Look;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
-
-/// Bytes of a timestamp such as `2026-11-20T17:50:01Z`.
-const SHORTEST_TIMESTAMP: usize = 20;
 
 /// What a file is that begins as a known one.
 pub(super) enum Twin {
@@ -44,13 +41,12 @@ impl Chain {
             }
         }
         let whole = Fingerprint::of(head);
-        let names = names(head);
         self.generations.iter().rposition(|known| {
             known.restart == name.restart
                 && !known.replaced
                 && !known.copy
-                && (known.print == whole || usize::from(known.print.len) >= names)
                 && known.print.matches(head)
+                && (known.print == whole || known.print.names(head))
         })
     }
 
@@ -104,18 +100,10 @@ impl Chain {
 /// New files of which one is a copy of the other: the younger name is the one that is written to.
 pub(super) fn mark_copies(fresh: &mut [Generation], new: &Generation, head: &[u8]) {
     for old in fresh.iter_mut() {
-        let is_named = usize::from(old.print.len) >= names(head);
-        if is_named && old.restart == new.restart && old.gz == new.gz && old.print.matches(head) {
+        if old.restart == new.restart && old.gz == new.gz && old.print.names(head) {
             old.copy = true;
         }
     }
-}
-
-/// How many bytes of a head no other file has: a timestamp, with nanoseconds in all but tests. All of them where
-/// it does not begin with one.
-fn names(head: &[u8]) -> usize {
-    let space = memchr::memchr(b' ', head).filter(|space| *space >= SHORTEST_TIMESTAMP);
-    space.map_or(HEAD, |space| space + 1)
 }
 
 fn has_name(look: &Look<'_>, known: &Generation) -> bool {

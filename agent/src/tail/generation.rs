@@ -140,6 +140,11 @@ impl Generation {
         }
     }
 
+    /// Whether it stands for a file's content from the beginning on, which is read here.
+    pub(super) fn is_original(&self) -> bool {
+        !self.late && !self.copy && !self.replaced
+    }
+
     /// Its file is gone: another one may get its inode.
     pub(super) fn lose_inode(&mut self) {
         (self.device, self.inode) = (NO_DEVICE, self.number.into());

@@ -1,7 +1,5 @@
 //! Positions in, places that another process finds again out, and back.
 
-use sluice_engine::cri::Timestamp;
-
 use super::chain::Chain;
 use super::fingerprint::Fingerprint;
 use super::generation::{Generation, read_fully};
@@ -19,6 +17,16 @@ pub struct Place {
 }
 
 impl Chain {
+    /// The file that was read to its end before a generation was begun: what is older than that is read as well.
+    /// None where what was read before that one may go on behind it.
+    pub fn before(&self, number: u32) -> Fingerprint {
+        let (older, _) = self.generations.split_at(self.index(number));
+        let is_read = |found: &&Generation| found.is_original() && found.print.len > 0;
+        let begun = self.get(number).filter(|found| !found.late);
+        let before = begun.and_then(|_| older.iter().rfind(is_read));
+        before.map(|found| found.print).unwrap_or_default()
+    }
+
     /// A position as it can be found again by another process.
     pub fn place(&mut self, position: Position) -> Option<Place> {
         // What a file got that was empty is nothing that was read.
@@ -34,9 +42,9 @@ impl Chain {
         })
     }
 
-    /// Where a place is now; `Err` with the oldest surviving bytes behind it when its content is gone, those of
-    /// a file left out that ends before `previous`, the last timestamp read.
-    pub fn find(&self, place: &Place, previous: Option<Timestamp>) -> Result<Position, Position> {
+    /// Where a place is now; `Err` with the oldest surviving bytes behind it when its content is gone: those that
+    /// follow after the file `before` it, if that one is left.
+    pub fn find(&self, place: &Place, before: Fingerprint) -> Result<Position, Position> {
         let is_it = |found: &&Generation| {
             found.restart == place.restart
                 && !found.replaced
@@ -55,14 +63,26 @@ impl Chain {
             }
             cut.get_or_insert_with(|| found.beginning());
         }
+        let is_before = |found: &Generation| {
+            found.is_original()
+                && found.restart <= place.restart
+                && self.head(found).is_some_and(|head| before.names(&head))
+        };
+        let read = self
+            .generations
+            .iter()
+            .rposition(is_before)
+            .map_or(0, |at| at + 1);
         let survives = |found: &&Generation| found.restart >= place.restart && !found.replaced;
-        let survivors = || self.generations.iter().filter(survives);
-        // A file was read to its end whose successor began before what was read last.
-        let began = |found: &&Generation| found.first.is_some() && found.first < previous;
-        let survivor = survivors().rfind(began).or_else(|| survivors().next());
+        let survivor = self.generations.iter().skip(read).find(survives);
         Err(cut
             .or_else(|| survivor.map(Generation::beginning))
             .unwrap_or_else(|| self.end_of_all()))
+    }
+
+    /// Where a place is now, if its content is there.
+    pub fn locate(&self, place: &Place) -> Option<Position> {
+        self.find(place, Fingerprint::default()).ok()
     }
 
     /// The beginning of what there is. A copy of what has no name any more is for those alone who had not got

@@ -353,7 +353,6 @@ impl<S: Sink> Core<S> {
                 Arc::clone(&pipeline),
                 Arc::new(tenant),
                 limits.max_line_bytes,
-                now,
             );
             cursor.outlet.limit(&lane.tenant);
             let namespace = namespace(&pipeline, &container.pod.namespace);
@@ -390,7 +389,7 @@ impl<S: Sink> Core<S> {
             for choice in entry.iter().flat_map(|entry| &entry.choices) {
                 let from = choice
                     .from
-                    .and_then(|place| container.chain.find(&place, None).ok())
+                    .and_then(|place| container.chain.locate(&place))
                     .unwrap_or_default();
                 if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
                     cursor.outlet.choose(choice);
@@ -400,7 +399,7 @@ impl<S: Sink> Core<S> {
                 cursor.outlet.returns();
             }
             for flush in entry.iter().flat_map(|entry| &entry.flushes) {
-                let at = container.chain.find(&flush.place, None).unwrap_or_default();
+                let at = container.chain.locate(&flush.place).unwrap_or_default();
                 cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
@@ -454,7 +453,7 @@ fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position,
 /// Puts a cursor where the journal says; false when that content is gone.
 fn restore(cursor: &mut Cursor, container: &mut Container, mark: &Watermark, now: Instant) -> bool {
     cursor.previous = mark.previous;
-    let found = container.chain.find(&mark.place, mark.previous);
+    let found = container.chain.find(&mark.place, mark.before);
     cursor.position = found.unwrap_or_else(|survivor| survivor);
     container.chain.leave_below(cursor.position.generation);
     if let Some(resume) = mark.resume.filter(|_| found.is_ok()) {

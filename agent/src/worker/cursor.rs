@@ -18,7 +18,7 @@ use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
 use crate::tail::compressed::Compressed;
 use crate::tail::position::{CursorId, Mark, Position, STRIDE};
 
-/// Bytes before the read position that are compared after a pause.
+/// Bytes before the read position that are compared with what was read.
 pub(super) const TAIL: usize = 64;
 
 /// Generations that lines which overlap may hold a position back; kubelet keeps five by default.
@@ -73,10 +73,8 @@ pub(super) struct Cursor {
     /// Timestamp of the last line that was looked at, while more are known to wait in the file.
     pub(super) waits: Option<Timestamp>,
     pub(super) reader: Option<(u32, Compressed)>,
-    /// The bytes before the read position, and whether to compare them before reading on.
+    /// The bytes before the read position, which are compared before reading on.
     pub(super) tail: Vec<u8>,
-    pub(super) verify: bool,
-    pub(super) last_read: Instant,
     /// What the journal says, and whether it may say more by now.
     pub(super) journaled: Option<Mark>,
     pub(super) dirty: bool,
@@ -115,7 +113,6 @@ impl Cursor {
         pipeline: Arc<Pipeline>,
         tenant: Arc<Key>,
         max_line: u64,
-        now: Instant,
     ) -> Self {
         let outlet_tenant = Arc::clone(&tenant);
         Self {
@@ -136,8 +133,6 @@ impl Cursor {
             waits: None,
             reader: None,
             tail: Vec::new(),
-            verify: false,
-            last_read: now,
             journaled: None,
             dirty: false,
             gap: None,

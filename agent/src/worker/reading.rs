@@ -69,7 +69,6 @@ impl<S: Sink> Core<S> {
                     cursor.state == State::AtEnd || (cursor.state == State::Finished && !container.gone);
                 if waits && let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
                     cursor.state = State::Ready;
-                    cursor.verify = true;
                     lane.ready.push_back(*id);
                 }
             }
@@ -253,8 +252,8 @@ impl<S: Sink> Core<S> {
         };
         let chain = &mut container.chain;
         let offset = cursor.position.offset;
-        // What was read last is read with what follows, and compared.
-        let before = cursor.compared(chain, number, now);
+        // What was read last is read with what follows, and compared: the file may be another by now.
+        let before = cursor.compared(chain, number);
         let into = self.buffer.get_mut(..before + BUFFER).unwrap_or_default();
         let from = offset - before as u64;
         let read = match chain.read(number, from, into, container.gone, &mut cursor.reader) {
@@ -270,8 +269,6 @@ impl<S: Sink> Core<S> {
         if chain.has_refused() {
             chain.recovered(number);
         }
-        cursor.last_read = now;
-        cursor.verify = false;
         if let Some(lane) = self.tenants.get(&*cursor.tenant) {
             cursor.not_older = oldest_wanted(&lane.tenant.limits);
         }
@@ -452,11 +449,9 @@ impl Cursor {
         self.previous.is_none().then(|| chain.modified(number)).flatten()
     }
 
-    /// How many bytes before the position are to be compared with those that were read: after a pause the file
-    /// may be another.
-    fn compared(&self, chain: &Chain, number: u32, now: Instant) -> usize {
-        let paused = self.verify || now.duration_since(self.last_read) >= BUSY;
-        if !paused || chain.is_fixed(number) {
+    /// How many bytes before the position are to be compared with those that were read.
+    fn compared(&self, chain: &Chain, number: u32) -> usize {
+        if chain.is_fixed(number) {
             return 0;
         }
         self.tail
@@ -481,7 +476,6 @@ impl Cursor {
     pub(super) fn go_to(&mut self, position: Position) {
         self.position = position;
         self.tail.clear();
-        self.verify = false;
         self.reader = None;
         self.dirty = true;
     }

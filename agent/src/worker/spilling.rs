@@ -405,6 +405,6 @@ impl Cursor {
     fn come_back(&mut self, detour: Detour) {
         (self.position, self.previous, self.joiner) = (detour.position, detour.previous, detour.joiner);
         (self.long, self.waits, self.tail, self.gap) = (detour.long, detour.waits, detour.tail, detour.gap);
-        (self.reader, self.verify) = (None, true);
+        self.reader = None;
     }
 }

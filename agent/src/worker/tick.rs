@@ -127,6 +127,7 @@ impl<S: Sink> Core<S> {
         }
         let record = Watermark {
             place,
+            before: container.chain.before(mark.position.generation),
             previous: mark.previous,
             resume: mark.resume,
         };

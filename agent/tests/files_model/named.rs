@@ -412,3 +412,45 @@ fn a_copy_that_is_read_on_in_its_file_stays_behind_an_earlier_restart() {
         ],
     );
 }
+
+#[test]
+fn late_lines_of_a_file_that_is_gone_say_nothing_of_younger_ones() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Late,
+            Op::Late,
+            Op::CopyTruncate,
+            Op::Room(1),
+            Op::Withdraw,
+            Op::DeleteOldest,
+            Op::Withdraw,
+        ],
+    );
+}
+
+#[test]
+fn a_file_cut_and_filled_to_the_same_length_at_once() {
+    for two in [false, true] {
+        holds(
+            two,
+            &[
+                Op::Withdraw,
+                Op::Lines(false, 5),
+                Op::Room(1),
+                Op::Withdraw,
+                Op::Truncate,
+                Op::Ack {
+                    count: 1,
+                    last: false,
+                },
+                Op::Lines(false, 5),
+            ],
+        );
+    }
+}

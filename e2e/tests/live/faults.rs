@@ -17,7 +17,7 @@ const OUTAGE: Duration = Duration::from_mins(1);
 #[test]
 fn an_agent_killed_ten_times_loses_nothing() {
     play("kill", async |scene: &Scene| {
-        during_a_run(scene, 75, async |_| {
+        during_a_run(scene, 50, async |_| {
             for _ in 0..10 {
                 for node in NODES {
                     kill_agent(&scene.cluster, node).await;
