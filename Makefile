@@ -14,9 +14,12 @@ DENY_VERSION := 0.20.2
 FUZZ_SECONDS := 5
 SOAK_FUZZ_SECONDS := 300
 DENY := $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+# Clippy is rustc with more lints: builds go through it, and linting needs none of its own. A warning is an error.
+LINTED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 # Of the whole workspace each time, or third-party crates are compiled again with other features.
 API := api fleet_live chart control_cluster
-BUILD := cargo build --quiet --workspace --bins --tests --locked
+BUILD := $(LINTED) cargo build --quiet --workspace --bins --tests --locked
+TEST := $(LINTED) cargo test --workspace --locked
 # the tests' way to the cluster and to Kubernetes' programs
 ENV = eval "$$(e2e/cluster/cluster env)" &&
 
@@ -28,9 +31,9 @@ fmt-check: ## fail where the Rust code is not formatted
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 clippy: ## lint; a warning is an error
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace $(foreach test,$(API) loki live,--test $(test)) --locked -- -D warnings
-	fuzz/run lint
+	$(BUILD)
+	$(BUILD) $(foreach test,$(API) loki live,--test $(test))
+	$(LINTED) fuzz/run build
 deny: ## which crates may be linked, and under which licences
 	@test -x $(DENY) || cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
@@ -45,27 +48,27 @@ check-generated: generate ## fail where a generated file is not what the types s
 test: deps ## every suite in order, each with its time
 	.ci/suites --beside "tools images" fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
 test-unit: ## pure: everything that needs no cluster
-	cargo test --workspace --locked
+	$(TEST)
 soak-kill: ## ten minutes each of an agent that is killed all the time, and of two whose Loki is away meanwhile
-	SLUICE_KILL_SECONDS=600 cargo test -p sluice-agent --locked --test spill_kill -- --nocapture
+	SLUICE_KILL_SECONDS=600 $(TEST) --test spill_kill -- --nocapture
 fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
-	fuzz/run $(FUZZ_SECONDS)
+	$(LINTED) fuzz/run $(FUZZ_SECONDS)
 soak-fuzz: deps ## the same, minutes each
-	fuzz/run $(SOAK_FUZZ_SECONDS)
+	$(LINTED) fuzz/run $(SOAK_FUZZ_SECONDS)
 soak-shared: tools ## ten minutes of twenty agents on one tenant, until their shares are even
-	SLUICE_SHARED_SECONDS=480 cargo test --workspace --test loki --locked -- --include-ignored --nocapture twenty_agents
+	SLUICE_SHARED_SECONDS=480 $(TEST) --test loki -- --include-ignored --nocapture twenty_agents
 soak: soak-model soak-fuzz soak-shared soak-kill ## all that takes hours
 soak-model: ## a million histories of log files against the model, about an hour
 	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
 test-api: deps tools ## API: operator and agent beside a real API server and etcd
-	cargo test --workspace $(foreach test,$(API),--test $(test)) --locked
+	$(TEST) $(foreach test,$(API),--test $(test))
 test-loki: tools ## limits: the agent and a naive sender before a real Loki with small limits
 	$(BUILD)
-	cargo test --workspace --test loki --locked -- --include-ignored --test-threads=2 --nocapture
+	$(TEST) --test loki -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
-	$(ENV) cargo test --workspace --test live --locked -- --test-threads=1 --nocapture
+	$(ENV) $(TEST) --test live -- --test-threads=1 --nocapture
 chaos: images cluster-up cluster-load ## ten minutes of every trouble at once; make test-live has two of them
-	$(ENV) SLUICE_CHAOS_SECONDS=600 cargo test --workspace --test live --locked -- --test-threads=1 --nocapture chaos
+	$(ENV) SLUICE_CHAOS_SECONDS=600 $(TEST) --test live -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible
 	bench/run
 
