@@ -285,6 +285,21 @@ impl Chain {
         }
         self.generations.insert(index, fresh);
         self.refresh(index);
+        let is_compressed = self.is_compressed_elsewhere(index);
+        if let Some(fresh) = self.generations.get_mut(index) {
+            fresh.copy = is_compressed;
+        }
+    }
+
+    /// Whether a file that was deleted is there in its compressed form.
+    fn is_compressed_elsewhere(&self, at: usize) -> bool {
+        let deleted = self.generations.get(at).filter(|found| found.is_nameless());
+        deleted.is_some_and(|deleted| {
+            let is_it =
+                |found: &&Generation| found.gz && found.restart == deleted.restart && found.is_original();
+            let mut others = self.generations.iter().filter(is_it);
+            others.any(|found| self.head(found).is_some_and(|head| deleted.print.names(&head)))
+        })
     }
 
     /// Whether the folder has to be listed before it can be said what follows.

@@ -134,7 +134,7 @@ impl Chain {
         let end = self
             .generations
             .get(at)
-            .filter(|left| !left.replaced)
+            .filter(|left| !left.replaced && !left.copy)
             .and_then(|left| left.end);
         let Some(end) = end.filter(|end| *end < len) else {
             return false;

@@ -142,7 +142,7 @@ impl Generation {
 
     /// Whether it stands for a file's content from the beginning on, which is read here.
     pub(super) fn is_original(&self) -> bool {
-        !self.late && !self.copy && !self.replaced
+        !self.late && !self.copy && !self.replaced && self.beginning().offset == 0
     }
 
     /// Its file is gone: another one may get its inode.

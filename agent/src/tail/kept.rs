@@ -207,9 +207,17 @@ impl Chain {
             }
             self.add_late(at, len);
         }
-        if let Some(found) = self.get_mut(number) {
-            found.file = None;
-            found.spilled = Some(Arc::new(spilled));
+        let Some(found) = self.get_mut(number) else {
+            return;
+        };
+        found.file = None;
+        found.spilled = Some(Arc::new(spilled));
+        // What was read of the same file before is acknowledged or has a copy: nothing more is asked of it.
+        let (device, inode) = (found.device, found.inode);
+        for older in self.generations.iter_mut().take(at) {
+            if older.has_inode(device, inode) {
+                older.file = None;
+            }
         }
     }
 
@@ -278,7 +286,8 @@ impl Generation {
         self.lose_inode();
     }
 
-    fn is_nameless(&self) -> bool {
+    /// Whether its file is held open, and has no name any more.
+    pub(super) fn is_nameless(&self) -> bool {
         let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
         metadata.is_some_and(|metadata| metadata.nlink() == 0)
     }

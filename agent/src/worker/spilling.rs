@@ -148,6 +148,7 @@ impl<S: Sink> Core<S> {
             return;
         };
         let outputs = marks.map(Cursor::output).collect();
+        let cursors = container.cursors.clone();
         let Some(head) = container.chain.head_of(number) else {
             return;
         };
@@ -163,6 +164,11 @@ impl<S: Sink> Core<S> {
             outputs,
             ..head
         };
+        // Another process begins at the positions on disk: a copy that begins behind them would be no use to it.
+        for id in cursors {
+            self.write_position(id);
+        }
+        self.journal.sync();
         let writer = if self
             .spilling
             .stopped

@@ -454,3 +454,134 @@ fn a_file_cut_and_filled_to_the_same_length_at_once() {
         );
     }
 }
+#[test]
+fn a_copy_is_made_of_what_the_journal_still_needs() {
+    holds(
+        true,
+        &[
+            Op::Room(3),
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::Lines(false, 2),
+            Op::Lines(false, 4),
+            Op::Clock,
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Ack {
+                count: 3,
+                last: false,
+            },
+            Op::Lines(false, 1),
+            Op::Rotate(1),
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_deleted_file_was_rewritten_and_compressed_before() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Truncate,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Rotate(0),
+            Op::Compress,
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_copied_file_says_nothing_of_what_was_read_before() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::Lines(false, 1),
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::DeleteOldest,
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+        ],
+    );
+}
+
+#[test]
+fn a_copied_tip_that_is_renamed_and_back() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::RotateInVain(1),
+            Op::Truncate,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::RotateInVain(2),
+            Op::Withdraw,
+        ],
+    );
+}
+
+#[test]
+fn copies_keep_their_order_when_positions_were_not_written() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Rotate(1),
+            Op::Ack {
+                count: 1,
+                last: false,
+            },
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::DeleteOldest,
+            Op::CopyTruncate,
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            Op::Down,
+            Op::Rotate(0),
+            Op::Room(1),
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}
