@@ -20,6 +20,7 @@ LINTED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__
 API := api fleet_live chart control_cluster
 BUILD := $(LINTED) cargo build --quiet --workspace --bins --tests --locked
 TEST := $(LINTED) cargo test --workspace --locked
+TOOLS := e2e/cluster/tools/build.sh
 # the tests' way to the cluster and to Kubernetes' programs
 ENV = eval "$$(e2e/cluster/cluster env)" &&
 
@@ -55,14 +56,17 @@ fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
 	$(LINTED) fuzz/run $(FUZZ_SECONDS)
 soak-fuzz: deps ## the same, minutes each
 	$(LINTED) fuzz/run $(SOAK_FUZZ_SECONDS)
-soak-shared: tools ## ten minutes of twenty agents on one tenant, until their shares are even
+soak-shared: deps ## ten minutes of twenty agents on one tenant, until their shares are even
+	$(TOOLS) loki
 	SLUICE_SHARED_SECONDS=480 $(TEST) --test loki -- --include-ignored --nocapture twenty_agents
 soak: soak-model soak-fuzz soak-shared soak-kill ## all that takes hours
 soak-model: ## a million histories of log files against the model, about an hour
 	SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test --release -p sluice-agent --test files_model --locked
-test-api: deps tools ## API: operator and agent beside a real API server and etcd
+test-api: deps ## API: operator and agent beside a real API server and etcd
+	$(TOOLS) kube helm
 	$(TEST) $(foreach test,$(API),--test $(test))
-test-loki: tools ## limits: the agent and a naive sender before a real Loki with small limits
+test-loki: deps ## limits: the agent and a naive sender before a real Loki with small limits
+	$(TOOLS) loki
 	$(BUILD)
 	$(TEST) --test loki -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
@@ -76,7 +80,7 @@ bench: ## speed beside a program that does the least possible
 deps: ## the Debian packages that all this needs
 	@e2e/cluster/deps.sh
 tools: ## Kubernetes, Loki, CoreDNS and Helm from Go modules, about 12 minutes, once
-	e2e/cluster/tools/build.sh
+	$(TOOLS)
 cluster-up: deps ## two nodes with Loki; one that runs is kept
 	e2e/cluster/cluster up
 cluster-down: ## all of it away

@@ -8,19 +8,27 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 missing() { [[ ! -d $(tool_dir "$1") ]]; }
 
-wanted=()
-for tool in kube loki coredns helm; do if missing "$tool"; then wanted+=("$tool"); fi; done
-[[ ${#wanted[@]} -gt 0 ]] || exit 0
+if [[ $# -ne 1 ]]; then
+  [[ $# -gt 0 ]] || set -- kube loki coredns helm
+  # at once: a large package keeps one core busy for minutes
+  builds=() failed=0
+  for tool in "$@"; do "${BASH_SOURCE[0]}" "$tool" & builds+=($!); done
+  for build in "${builds[@]}"; do wait "$build" || failed=1; done
+  exit $failed
+fi
+tool=$1
+missing "$tool" || exit 0
 
-# two builds at once would be slower than one after the other
+# of two that want it one builds, and the other finds it there
 mkdir -p "$CACHE"
-[[ ${SLUICE_BUILDING:-} ]] || SLUICE_BUILDING=1 exec flock --close "$CACHE/tools.lock" "${BASH_SOURCE[0]}"
+[[ ${SLUICE_BUILDING:-} == "$tool" ]] || SLUICE_BUILDING=$tool exec flock --close "$CACHE/$tool.lock" "${BASH_SOURCE[0]}" "$tool"
+missing "$tool" || exit 0
 
 # what a killed build has left
-rm -rf "$CACHE"/building.*
-work=$(mktemp -d "$CACHE/building.XXXXXX")
+rm -rf "$CACHE/building.$tool".*
+work=$(mktemp -d "$CACHE/building.$tool.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-log=$CACHE/tools.log
+log=$CACHE/$tool.log
 : >"$log"
 
 module_dir() { go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'; }
@@ -56,18 +64,18 @@ module_tool() {
 }
 
 build_loki() { module_tool loki github.com/grafana/loki/v3 "$LOKI_VERSION" github.com/grafana/loki/v3/cmd/loki; }
-build_coredns() { module_tool coredns github.com/coredns/coredns "$COREDNS_VERSION" github.com/coredns/coredns; }
+build_coredns() {
+  cp "$HERE/tools/coredns.go" main.go
+  module_tool coredns github.com/coredns/coredns "$COREDNS_VERSION" .
+}
 build_helm() { module_tool helm helm.sh/helm/v3 "$HELM_VERSION" helm.sh/helm/v3/cmd/helm; }
 
-declare -A minutes=([kube]=5 [loki]=5 [coredns]=2 [helm]=1)
-for tool in "${wanted[@]}"; do
-  missing "$tool" || continue
-  dir=$(tool_dir "$tool")
-  step "building ${dir##*/} from Go modules, about ${minutes[$tool]} min, once"
-  mkdir "$work/$tool"
-  # a command whose failure is tested would run without "set -e", so the build is a script of its own
-  (cd "$work/$tool" && "build_$tool") >>"$log" 2>&1 &
-  wait $! || { tail -n 5 "$log" >&2; fail "building $tool failed; see $log"; }
-  mv -T "$work/$tool.out" "$dir"
-done
-step "tools are ready"
+declare -A minutes=([kube]=5 [loki]=5 [coredns]=1 [helm]=1)
+dir=$(tool_dir "$tool")
+step "building ${dir##*/} from Go modules, about ${minutes[$tool]} min, once"
+mkdir "$work/$tool"
+# a command whose failure is tested would run without "set -e", so the build is a script of its own
+(cd "$work/$tool" && "build_$tool") >>"$log" 2>&1 &
+wait $! || { tail -n 5 "$log" >&2; fail "building $tool failed; see $log"; }
+mv -T "$work/$tool.out" "$dir"
+step "$tool is ready"

@@ -9,8 +9,8 @@ HELM_VERSION=3.22.0
 tool_dir() {
   local version=${1^^}_VERSION
   local dir=$CACHE/$1-${!version}
-  # kube's main program is ours, so its text is part of what was built
-  [[ $1 != kube ]] || dir+=-$(cat "$HERE"/tools/{kube.go,build.sh} | sha256sum | cut -c1-8)
+  # where the main program is ours, its text is part of what was built
+  [[ ! -f $HERE/tools/$1.go ]] || dir+=-$(sha256sum <"$HERE/tools/$1.go" | cut -c1-8)
   echo "$dir"
 }
 KUBE=$(tool_dir kube)
