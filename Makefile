@@ -21,6 +21,8 @@ API := api fleet_live chart control_cluster
 BUILD := $(LINTED) cargo build --quiet --workspace --bins --tests --locked
 TEST := $(LINTED) cargo test --workspace --locked
 TOOLS := e2e/cluster/tools/build.sh
+# live tests that trouble nobody else's agents, operators and servers: they mostly wait, four at a time
+BESIDE := delivery:: gateway:: hostile:: permission:: static_pods:: tenants::
 # the tests' way to the cluster and to Kubernetes' programs
 ENV = eval "$$(e2e/cluster/cluster env)" &&
 
@@ -36,7 +38,7 @@ clippy: ## lint; a warning is an error
 	$(BUILD) $(foreach test,$(API) loki live,--test $(test))
 	$(LINTED) fuzz/run build
 deny: ## which crates may be linked, and under which licences
-	@test -x $(DENY) || cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+	@test -x $(DENY) || CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --version $(DENY_VERSION) --root $(SLUICE_CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
 	$(DENY) --log-level error check bans licenses sources
 generate: ## CRDs from the Rust types, into crds/, the chart and kustomize
 	$(BUILD)
@@ -70,7 +72,8 @@ test-loki: deps ## limits: the agent and a naive sender before a real Loki with 
 	$(BUILD)
 	$(TEST) --test loki -- --include-ignored --test-threads=2 --nocapture
 test-live: images cluster-up cluster-load ## whole: operator, agents and Loki in the test cluster
-	$(ENV) $(TEST) --test live -- --test-threads=1 --nocapture
+	$(ENV) $(TEST) --test live -- --test-threads=4 --nocapture $(BESIDE)
+	$(ENV) $(TEST) --test live -- --test-threads=1 --nocapture $(addprefix --skip ,$(BESIDE))
 chaos: images cluster-up cluster-load ## ten minutes of every trouble at once; make test-live has two of them
 	$(ENV) SLUICE_CHAOS_SECONDS=600 $(TEST) --test live -- --test-threads=1 --nocapture chaos
 bench: ## speed beside a program that does the least possible

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use sluice_engine::well_known::{AGENT, NAMESPACE};
+use tokio::sync::Mutex;
 
 use crate::cluster::{Cluster, NODES, workspace};
 use crate::figures::show;
@@ -21,9 +22,12 @@ pub const OPERATOR_PODS: &str = "app.kubernetes.io/name=sluice-operator";
 pub const AGENT_PODS: &str = "app.kubernetes.io/name=sluice-agent";
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
+static INSTALLING: Mutex<()> = Mutex::const_new(());
 
 /// Installs the chart unless this run has done so; operator and agents are ready afterwards.
 pub async fn ensure_installed(cluster: &Cluster) {
+    // Of tests that run beside each other one installs.
+    let _one = INSTALLING.lock().await;
     if INSTALLED.load(Ordering::Relaxed) {
         return;
     }

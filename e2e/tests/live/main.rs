@@ -1,7 +1,7 @@
 //! Sluice as its users have it: installed by its chart on two nodes, judged by what Loki holds and by what its objects say.
 //!
-//! One test after the other (`--test-threads=1`); they share one installation, and each has namespaces and tenants of its
-//! own. `uninstall` comes last, by its name.
+//! They share one installation, and each has namespaces and tenants of its own. Those that the Makefile names run beside
+//! each other, the rest one after the other (`--test-threads=1`); `uninstall` comes last, by its name.
 #![allow(
     clippy::panic,
     clippy::indexing_slicing,
