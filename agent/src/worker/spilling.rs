@@ -148,7 +148,6 @@ impl<S: Sink> Core<S> {
             return;
         };
         let outputs = marks.map(Cursor::output).collect();
-        let cursors = container.cursors.clone();
         let Some(head) = container.chain.head_of(number) else {
             return;
         };
@@ -164,11 +163,6 @@ impl<S: Sink> Core<S> {
             outputs,
             ..head
         };
-        // Another process begins at the positions on disk: a copy that begins behind them would be no use to it.
-        for id in cursors {
-            self.write_position(id);
-        }
-        self.journal.sync();
         let writer = if self
             .spilling
             .stopped
@@ -177,6 +171,9 @@ impl<S: Sink> Core<S> {
         {
             None
         } else {
+            // Another process begins at the positions on disk: a copy that begins behind them would be no use to it.
+            self.write_positions();
+            self.journal.sync();
             self.begin_copy(head, now)
         };
         match writer {

@@ -2,6 +2,17 @@
 
 use super::world::{Op, World};
 
+/// Killed before it wrote its positions, with whole records behind it.
+const KILLED: Op = Op::Crash {
+    save: false,
+    torn: false,
+};
+
+/// So many of the oldest requests are acknowledged.
+fn ack(count: u8) -> Op {
+    Op::Ack { count, last: false }
+}
+
 fn holds(two: bool, ops: &[Op]) {
     World::run(two, ops).unwrap();
 }
@@ -27,10 +38,7 @@ fn a_file_copied_and_cut_while_nobody_reads_it() {
         false,
         &[
             Op::Lines(false, 1),
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
             Op::CopyTruncate,
             Op::Lines(false, 1),
             Op::Withdraw,
@@ -87,15 +95,9 @@ fn a_file_rewritten_to_the_same_length_after_a_restart() {
             Op::Rotate(0),
             Op::Lines(false, 1),
             Op::Clock,
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::Clock,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
             Op::Truncate,
             Op::Piece(false),
         ],
@@ -186,10 +188,7 @@ fn a_line_that_came_late_into_a_file_that_is_deleted() {
             Op::CopyTruncate,
             Op::Lines(false, 1),
             Op::Clock,
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::Clock,
             Op::Restart,
             Op::Clock,
@@ -269,10 +268,7 @@ fn what_follows_late_lines_of_a_deleted_file_outlives_a_crash_in_order() {
             Op::Lines(false, 1),
             Op::Clock,
             Op::Restart,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
@@ -309,10 +305,7 @@ fn a_file_that_was_cut_is_not_kept_for_what_it_was() {
             Op::DeleteOldest,
             Op::CopyTruncate,
             Op::Lines(false, 1),
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
         ],
     );
 }
@@ -336,10 +329,7 @@ fn a_file_of_an_earlier_restart_belongs_before_the_copies_of_a_later_one() {
             Op::Lines(false, 1),
             Op::DeleteOldest,
             Op::Clock,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
@@ -358,10 +348,7 @@ fn lines_added_to_a_file_whose_copy_was_kept_before_a_crash() {
             Op::CopyTruncate,
             Op::Compress,
             Op::Clock,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
@@ -379,10 +366,7 @@ fn an_empty_file_behind_a_copy_is_compressed_before_a_crash() {
             Op::Clock,
             Op::Compress,
             Op::Clock,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
@@ -396,19 +380,13 @@ fn a_copy_that_is_read_on_in_its_file_stays_behind_an_earlier_restart() {
             Op::Restart,
             Op::CopyTruncate,
             Op::Clock,
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::Lines(false, 1),
             Op::Clock,
             Op::Late,
             Op::DeleteOldest,
             Op::Rotate(1),
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
@@ -445,10 +423,7 @@ fn a_file_cut_and_filled_to_the_same_length_at_once() {
                 Op::Room(1),
                 Op::Withdraw,
                 Op::Truncate,
-                Op::Ack {
-                    count: 1,
-                    last: false,
-                },
+                ack(1),
                 Op::Lines(false, 5),
             ],
         );
@@ -462,31 +437,19 @@ fn a_copy_is_made_of_what_the_journal_still_needs() {
             Op::Room(3),
             Op::Lines(false, 1),
             Op::CopyTruncate,
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::Lines(false, 2),
             Op::Lines(false, 4),
             Op::Clock,
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::Late,
             Op::DeleteOldest,
             Op::Lines(false, 1),
             Op::Rotate(0),
-            Op::Ack {
-                count: 3,
-                last: false,
-            },
+            ack(3),
             Op::Lines(false, 1),
             Op::Rotate(1),
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
@@ -504,10 +467,7 @@ fn a_deleted_file_was_rewritten_and_compressed_before() {
             Op::Restart,
             Op::Rotate(0),
             Op::Compress,
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
         ],
     );
 }
@@ -523,10 +483,7 @@ fn a_copied_file_says_nothing_of_what_was_read_before() {
             Op::Clock,
             Op::Late,
             Op::Lines(false, 1),
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::DeleteOldest,
             Op::CopyTruncate,
             Op::Lines(false, 1),
@@ -561,10 +518,7 @@ fn copies_keep_their_order_when_positions_were_not_written() {
             Op::Lines(false, 1),
             Op::Restart,
             Op::Rotate(1),
-            Op::Ack {
-                count: 1,
-                last: false,
-            },
+            ack(1),
             Op::Lines(false, 1),
             Op::Restart,
             Op::DeleteOldest,
@@ -578,10 +532,7 @@ fn copies_keep_their_order_when_positions_were_not_written() {
             Op::Lines(false, 1),
             Op::DeleteOldest,
             Op::Clock,
-            Op::Crash {
-                save: false,
-                torn: false,
-            },
+            KILLED,
         ],
     );
 }
