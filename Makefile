@@ -49,7 +49,7 @@ check-generated: generate ## fail where a generated file is not what the types s
 
 ##@ Tests
 test: deps ## every suite in order, each with its time
-	.ci/suites --beside "tools images" fmt-check clippy deny check-generated test-unit fuzz test-api test-loki test-live
+	.ci/suites --beside "tools images" fmt-check clippy deny check-generated test-unit fuzz test-loki test-api test-live
 test-unit: ## pure: everything that needs no cluster
 	$(TEST)
 soak-kill: ## ten minutes each of an agent that is killed all the time, and of two whose Loki is away meanwhile
@@ -89,7 +89,7 @@ cluster-up: deps ## two nodes with Loki; one that runs is kept
 cluster-down: ## all of it away
 	e2e/cluster/cluster down
 images: deps ## agent and operator as container images
-	e2e/cluster/sluice-images.sh
+	nice -n 9 e2e/cluster/sluice-images.sh
 cluster-load: ## the images into every node
 	e2e/cluster/cluster import $(IMAGES)
 

@@ -3,6 +3,9 @@
 //! Nobody tells an agent how many others there are. Each adds to its rate the same number of bytes in each second, and
 //! gives up a part of it when Loki refuses: so whoever has more gives up more, and the shares become equal. Who was not
 //! refused for long adds ever more, so that one who is alone again soon has it all.
+//!
+//! Who was never refused feels its way up, twice as fast with each second, and keeps no rate that it does not use: agents
+//! that find work at the same moment, after an outage as at their first start, would all be refused for seconds.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,10 @@ const STEP: f64 = 0.000_5;
 const PATIENCE: f64 = 60.0;
 /// The most that is added in a second, as a part of the rate.
 const MOST: f64 = 0.05;
+/// Where a rate begins, as a part of the ceiling.
+const BEGIN: f64 = 1.0 / 32.0;
+/// A rate that was never cut is at most so many times what goes out lately.
+const AHEAD: f64 = 8.0;
 /// What is left of the rate after a refusal, and how much of that is left to chance.
 const CUT: (f64, f64) = (0.63, 0.14);
 /// No rate falls below this, in bytes per second.
@@ -27,8 +34,9 @@ pub(super) struct Adapted {
     rate: f64,
     ceiling: f64,
     grown_at: Option<Instant>,
+    /// The last refusal, until the ceiling is reached again.
     cut_at: Option<Instant>,
-    /// Bytes per second that went out lately; a cut begins there, not at a ceiling that was never reached.
+    /// Bytes per second that went out lately; a cut begins there, not at a rate that was never reached.
     recent: f64,
     recent_at: Option<Instant>,
 }
@@ -37,7 +45,7 @@ impl Adapted {
     pub(super) fn new(ceiling: u64) -> Self {
         let ceiling = as_rate(ceiling);
         Self {
-            rate: ceiling,
+            rate: least(ceiling),
             ceiling,
             grown_at: None,
             cut_at: None,
@@ -47,13 +55,8 @@ impl Adapted {
     }
 
     pub(super) fn set_ceiling(&mut self, ceiling: u64) {
-        let ceiling = as_rate(ceiling);
-        // A rate that was never cut follows its ceiling up.
-        if self.rate >= self.ceiling {
-            self.rate = ceiling;
-        }
-        self.ceiling = ceiling;
-        self.rate = self.rate.min(ceiling);
+        self.ceiling = as_rate(ceiling);
+        self.rate = self.rate.min(self.ceiling);
     }
 
     /// Bytes per second.
@@ -61,22 +64,34 @@ impl Adapted {
         self.rate
     }
 
-    /// Whether the tenant takes less than its ceiling: what it takes is not saved up for a burst then, since the others
-    /// have used it.
-    pub(super) fn is_cut(&self) -> bool {
-        self.rate < self.ceiling
+    /// The part of a burst that may be used: nothing after a refusal, since what the tenant takes is not saved up then, the
+    /// others have used it; else as much of it as of the ceiling.
+    pub(super) fn burst_part(&self) -> f64 {
+        if self.cut_at.is_some() {
+            0.0
+        } else {
+            self.rate / self.ceiling
+        }
     }
 
     /// Lets time pass.
     pub(super) fn grow(&mut self, now: Instant) {
-        if let (Some(since), Some(cut)) = (self.grown_at, self.cut_at) {
-            let seconds = now.saturating_duration_since(since).as_secs_f64();
-            let patience = now.saturating_duration_since(cut).as_secs_f64() / PATIENCE;
-            let step = self.ceiling * STEP * (1.0 + patience * patience);
-            let added = (step * seconds).min(self.rate * ((1.0 + MOST).powf(seconds) - 1.0));
-            self.rate = (self.rate + added).min(self.ceiling);
+        let since = self.grown_at.replace(now).unwrap_or(now);
+        let seconds = now.saturating_duration_since(since).as_secs_f64();
+        let Some(cut) = self.cut_at else {
+            let used = self.recent_rate(now) * AHEAD;
+            self.rate = (self.rate * seconds.exp2())
+                .min(used)
+                .clamp(least(self.ceiling), self.ceiling);
+            return;
+        };
+        let patience = now.saturating_duration_since(cut).as_secs_f64() / PATIENCE;
+        let step = self.ceiling * STEP * (1.0 + patience * patience);
+        let added = (step * seconds).min(self.rate * ((1.0 + MOST).powf(seconds) - 1.0));
+        self.rate = (self.rate + added).min(self.ceiling);
+        if self.rate >= self.ceiling {
+            self.cut_at = None;
         }
-        self.grown_at = Some(now);
     }
 
     /// Counts what goes out.
@@ -97,7 +112,7 @@ impl Adapted {
         }
         self.grow(now);
         // Of a rate that was cut before, what goes out lately is but one large request now and then.
-        let base = if self.is_cut() {
+        let base = if self.cut_at.is_some() {
             self.rate
         } else {
             self.rate.min(self.recent_rate(now).max(SLOWEST))
@@ -114,6 +129,11 @@ impl Adapted {
     }
 }
 
+/// The rate that a tenant with this ceiling begins with.
+fn least(ceiling: f64) -> f64 {
+    (ceiling * BEGIN).max(SLOWEST).min(ceiling)
+}
+
 #[cfg(test)]
 mod tests {
     use std::cmp::Reverse;
@@ -126,25 +146,48 @@ mod tests {
     const MIB: f64 = 1_048_576.0;
 
     #[test]
+    fn a_rate_doubles_while_it_is_used_and_is_not_kept_for_nothing() {
+        let begin = Instant::now();
+        let mut adapted = Adapted::new(4 << 20);
+        let rate = |adapted: &Adapted| adapted.rate() / MIB;
+        // A request a second, as large as may be.
+        for (second, kib) in (0_u32..).zip([128_u32, 256, 512, 1_024, 2_048, 4_096, 4_096]) {
+            let now = begin + SECOND * second;
+            adapted.grow(now);
+            let apart = adapted.rate() - f64::from(kib << 10);
+            assert!(apart.abs() < 1_024.0, "{second}: {}", adapted.rate());
+            adapted.sent(u64::from(kib) << 10, now);
+        }
+        adapted.grow(begin + 9 * SECOND);
+        assert!(rate(&adapted) > 2.0 && adapted.burst_part() > 0.5);
+        adapted.grow(begin + 60 * SECOND);
+        assert!((rate(&adapted) - 0.125).abs() < 0.01, "{}", adapted.rate());
+        // Not less than the slowest, and not more than the ceiling.
+        assert!((Adapted::new(100_000).rate() - SLOWEST).abs() < 1.0);
+        assert!((Adapted::new(9_000).rate() - 9_000.0).abs() < 1.0);
+    }
+
+    #[test]
     fn the_rate_is_cut_once_per_crowd_and_recovers() {
         let begin = Instant::now();
         let mut adapted = Adapted::new(4 << 20);
-        for step in 0..200 {
-            adapted.sent(40 << 10, begin + Duration::from_millis(10) * step);
+        for step in 0..1_000 {
+            let now = begin + Duration::from_millis(10) * step;
+            adapted.grow(now);
+            adapted.sent(40 << 10, now);
         }
-        let now = begin + 2 * SECOND;
+        let now = begin + 10 * SECOND;
         adapted.throttled(0.5, now);
         let cut = adapted.rate();
-        assert!(
-            adapted.is_cut() && (1_000_000.0..2_900_000.0).contains(&cut),
-            "{cut}"
-        );
+        assert!((1_000_000.0..2_900_000.0).contains(&cut), "{cut}");
+        assert!(adapted.burst_part() < f64::EPSILON);
         adapted.throttled(0.5, now + Duration::from_millis(500));
         assert!(adapted.rate() / cut < 1.01);
         for second in 0..300 {
             adapted.grow(now + second * SECOND);
+            adapted.sent(4 << 20, now + second * SECOND);
         }
-        assert!(!adapted.is_cut(), "{}", adapted.rate());
+        assert!(adapted.burst_part() > 0.9, "{}", adapted.rate());
     }
 
     /// An agent with more to send than it may, as batcher and pusher do it: one request after the other at its rate, a

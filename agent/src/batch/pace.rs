@@ -108,6 +108,14 @@ impl Meter {
             .map_or(Duration::ZERO, |full| full.saturating_duration_since(now))
     }
 
+    /// The rate has become so many times what it was: what was taken takes as much less time.
+    pub(super) fn rescale(&mut self, times: f64, now: Instant) {
+        if let Some(full) = &mut self.full_at {
+            let left = full.saturating_duration_since(now).as_secs_f64() / times;
+            *full = now + Duration::from_secs_f64(left.clamp(0.0, 3_600.0));
+        }
+    }
+
     /// Takes a request's bytes.
     pub(super) fn take(&mut self, bytes: u64, rate: f64, now: Instant) {
         #[expect(clippy::cast_precision_loss, reason = "a request has fewer than 2^52 bytes")]
@@ -146,6 +154,17 @@ mod tests {
         }
         // Ten seconds, the burst, and one request that the last drop allowed.
         assert!((12_000..=12_500).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn what_was_taken_is_paid_at_the_rate_of_each_moment() {
+        let begin = Instant::now();
+        let mut meter = Meter::default();
+        meter.take(4_000, 1_000.0, begin);
+        meter.rescale(4.0, begin + 2 * SECOND);
+        assert_eq!(meter.ready_at(4_000.0, 0.0), Some(begin + SECOND * 5 / 2));
+        meter.rescale(0.5, begin + 9 * SECOND);
+        assert_eq!(meter.debt(begin + 9 * SECOND), Duration::ZERO);
     }
 
     #[test]

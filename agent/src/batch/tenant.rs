@@ -121,11 +121,8 @@ impl Tenant {
         self.window
     }
 
-    /// Bytes of a request at most: not more than the tenant takes in a second, where others have their part of it.
+    /// Bytes of a request at most: not more than the tenant takes in a second.
     pub(super) fn batch_bytes(&self) -> usize {
-        if !self.adapted.is_cut() {
-            return self.batch_bytes;
-        }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -160,7 +157,7 @@ impl Tenant {
 
     /// When the tenant's rate allows the next request.
     pub(super) fn ready_at(&self) -> Option<Instant> {
-        let burst = if self.adapted.is_cut() { 0.0 } else { self.burst };
+        let burst = self.burst * self.adapted.burst_part();
         self.meter.ready_at(self.adapted.rate(), burst)
     }
 
@@ -172,14 +169,15 @@ impl Tenant {
     /// Lets time pass: the rate grows, and is cut when Loki refused since the last call.
     pub(super) fn tick(&mut self, now: Instant) {
         self.firsts.tick(now);
+        let before = self.adapted.rate();
         self.adapted.grow(now);
         let throttles = self.feedback.throttles();
         if throttles != self.throttles {
             self.throttles = throttles;
             self.adapted.throttled(rand::random(), now);
-            self.meter
-                .take(self.feedback.take_refused_bytes(), self.adapted.rate(), now);
+            self.meter.take(self.feedback.take_refused_bytes(), before, now);
         }
+        self.meter.rescale(self.adapted.rate() / before, now);
         self.feedback.set_rate(self.adapted.rate());
     }
 

@@ -64,6 +64,8 @@ pub struct Core<S> {
     /// Cursors whose streams have enough waiting.
     pub(super) held: Vec<CursorId>,
     pub(super) draining: bool,
+    /// Something happened since that was asked last.
+    busy: bool,
     pub(super) figures: Figures,
     /// Lines and bytes delivered since the process began, by the pipeline's UID and the tenant.
     pub(super) delivered: BTreeMap<(String, Key), (u64, u64)>,
@@ -135,6 +137,7 @@ impl<S: Sink> Core<S> {
             returned: BTreeSet::new(),
             held: Vec::new(),
             draining: false,
+            busy: false,
             figures,
             delivered: BTreeMap::new(),
         })
@@ -157,6 +160,7 @@ impl<S: Sink> Core<S> {
 
     /// Takes a command in. [`Command::Drain`]'s deadline is the caller's to keep.
     pub fn command(&mut self, command: Command, now: Instant) {
+        self.busy = true;
         match command {
             Command::Config(config) => self.configure(config, now),
             Command::Pod(change) => self.pod(change, now),
@@ -172,6 +176,7 @@ impl<S: Sink> Core<S> {
     pub fn turn(&mut self, now: Instant, send: &dyn Fn(S::Batch)) -> Instant {
         if !self.draining {
             for found in self.discovery.turn(now) {
+                self.busy = true;
                 self.found(found, now);
             }
             self.unpark(now);
@@ -184,6 +189,7 @@ impl<S: Sink> Core<S> {
             self.poll(now);
             let (mut budget, mut sealed) = (TURN, TURN);
             while budget > 0 && self.visit(&mut budget, now) {
+                self.busy = true;
                 // What is full goes out, which may make room for what waits.
                 if sealed - budget >= BUFFER || self.tenants.values().any(|lane| lane.held) {
                     self.seal(now, send);
@@ -203,6 +209,11 @@ impl<S: Sink> Core<S> {
     /// Whether nothing more is to be waited for when draining.
     pub fn is_settled(&self) -> bool {
         !self.spilling.is_busy() && self.cursors.values().all(Cursor::is_settled)
+    }
+
+    /// Whether anything happened since this was asked last that figures may tell of.
+    pub fn was_busy(&mut self) -> bool {
+        std::mem::take(&mut self.busy) || self.spilling.is_busy()
     }
 
     /// Writes all positions and makes them durable.

@@ -11,8 +11,10 @@ use super::{Command, Core, Mailbox, Post, Sink, WorkerSettings, mailbox};
 use crate::checkpoint::journal::StartError;
 use crate::status::figures::Figures;
 
-/// How often figures are published at most.
+/// How often figures are published at most, while something happens.
 const PUBLISH: Duration = Duration::from_millis(500);
+/// And how often at least: a disk that is full may be so no more.
+const PUBLISH_IDLE: Duration = Duration::from_secs(5);
 
 /// Starts the worker. Requests go to `send`, which must not block.
 ///
@@ -43,8 +45,8 @@ fn run<S: Sink>(
     figures: &watch::Sender<Arc<Figures>>,
 ) {
     let mut deadline: Option<Instant> = None;
-    let mut published = Instant::now();
-    let mut stale = true;
+    let mut published: Option<Instant> = None;
+    let mut stale = false;
     loop {
         post.hear();
         let mut now = Instant::now();
@@ -60,7 +62,9 @@ fn run<S: Sink>(
         if ending {
             core.save();
         }
-        if stale || ending || now >= published + PUBLISH {
+        stale |= core.was_busy();
+        let pause = if stale { PUBLISH } else { PUBLISH_IDLE };
+        if ending || published.is_none_or(|last| now >= last + pause) {
             let fresh = core.figures();
             figures.send_if_modified(|old| {
                 let changed = **old != fresh;
@@ -69,7 +73,7 @@ fn run<S: Sink>(
                 }
                 changed
             });
-            published = now;
+            published = Some(now);
             stale = false;
         }
         if ending {

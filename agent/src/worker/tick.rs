@@ -54,10 +54,13 @@ impl<S: Sink> Core<S> {
                 })
                 .map(|(slot, open)| (slot, open.end))
                 .collect();
+            if due.is_empty() {
+                continue;
+            }
             let container = self.containers.get(&cursor.container);
             let number = cursor.position.generation;
             let goes_on = |container: &Container| container.chain.goes_on(number);
-            if !due.is_empty() && container.is_some_and(goes_on) {
+            if container.is_some_and(goes_on) {
                 continue;
             }
             for (slot, end) in due {
