@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use sluice_agent::batch::{Append, Batcher, Entry, encode};
 use sluice_agent::tail::position::CursorId;
 use sluice_engine::cri::Timestamp;
-use sluice_engine::document::{Auth, Delivery, Limits, Tenant, Tls};
+use sluice_engine::document::Delivery;
 use sluice_engine::key::Key;
+
+#[path = "support/tenant.rs"]
+mod tenant;
 
 /// Bytes without any order.
 fn noise(len: usize, state: &mut u64) -> Vec<u8> {
@@ -23,26 +26,11 @@ fn noise(len: usize, state: &mut u64) -> Vec<u8> {
 
 /// The body of one request with these lines.
 fn body(lines: &[Vec<u8>]) -> Vec<u8> {
-    let tenant = Key::new("logging", "a");
+    let key = Key::new("logging", "a");
     let mut batcher = Batcher::new(64 << 20);
-    batcher.set_tenant(&Tenant {
-        name: tenant.clone(),
-        uid: "u".to_owned(),
-        generation: 1,
-        hash: String::new(),
-        push_url: "http://loki/loki/api/v1/push".to_owned(),
-        tenant_id: None,
-        auth: Auth::None,
-        tls: Tls::default(),
-        headers: Vec::new(),
-        // So wide that one request takes it all.
-        limits: Limits {
-            rate_bytes_per_second: 1 << 40,
-            ..Limits::default()
-        },
-        delivery: Delivery::default(),
-    });
-    let stream = batcher.open_stream(&tenant, r#"{app="web",namespace="team-a"}"#);
+    // So wide that one request takes it all.
+    batcher.set_tenant(&tenant::tenant(&key, tenant::wide(), Delivery::default()));
+    let stream = batcher.open_stream(&key, r#"{app="web",namespace="team-a"}"#);
     let metadata = encode::metadata(&[("pod", "web-0"), ("stream", "stdout")]);
     for (number, line) in (0_u32..).zip(lines) {
         let entry = Entry {

@@ -8,32 +8,19 @@ use prost::Message as _;
 use sluice_agent::batch::{Append, Batcher, Entry, encode};
 use sluice_agent::tail::position::CursorId;
 use sluice_engine::cri::Timestamp;
-use sluice_engine::document::{Auth, Delivery, Limits, Tenant, Tls};
+use sluice_engine::document::Delivery;
 use sluice_engine::key::Key;
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "support/proto.rs"]
 mod proto;
+#[path = "support/tenant.rs"]
+mod tenant;
 
 fn batcher(key: &Key) -> Batcher {
     let mut batcher = Batcher::new(16 << 20);
-    batcher.set_tenant(&Tenant {
-        name: key.clone(),
-        uid: "u".to_owned(),
-        generation: 1,
-        hash: String::new(),
-        push_url: "http://loki/loki/api/v1/push".to_owned(),
-        tenant_id: None,
-        auth: Auth::None,
-        tls: Tls::default(),
-        headers: Vec::new(),
-        // So wide that no request is cut at its beginning.
-        limits: Limits {
-            rate_bytes_per_second: 1 << 40,
-            ..Limits::default()
-        },
-        delivery: Delivery::default(),
-    });
+    // So wide that no request is cut at its beginning.
+    batcher.set_tenant(&tenant::tenant(key, tenant::wide(), Delivery::default()));
     batcher
 }
 
