@@ -89,6 +89,7 @@ cluster-up: deps ## two nodes with Loki; one that runs is kept
 cluster-down: ## all of it away
 	e2e/cluster/cluster down
 images: deps ## agent and operator as container images
+	@# yields to the tool that tests wait for first, see e2e/cluster/tools/build.sh
 	nice -n 9 e2e/cluster/sluice-images.sh
 cluster-load: ## the images into every node
 	e2e/cluster/cluster import $(IMAGES)
