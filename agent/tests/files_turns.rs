@@ -97,7 +97,7 @@ fn a_look_at_a_file_is_one_read() {
     let mut calls = Vec::new();
     for n in 0..10 {
         rig.log("0.log", &[&format!("line {n}")]);
-        rig.now += std::time::Duration::from_millis(100);
+        rig.now += std::time::Duration::from_millis(500);
         let (_, before) = reads();
         rig.turn();
         let (_, after) = reads();

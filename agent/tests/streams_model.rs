@@ -62,6 +62,9 @@ impl Sink for Real {
     fn has_room(&mut self, tenant: &Key) -> bool {
         self.0.has_room(tenant)
     }
+    fn rest(&mut self, stream: StreamId) {
+        self.0.rest(stream);
+    }
     fn takes_more(&self, stream: StreamId) -> bool {
         self.0.takes_more(stream)
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use sluice_agent::batch::{Append, Batch, Batcher, Entry, Fate, Finished, Limit, Outcome, StreamId, encode};
 use sluice_agent::tail::position::CursorId;
 use sluice_engine::cri::Timestamp;
@@ -47,6 +48,18 @@ fn add(batcher: &mut Batcher, stream: StreamId, cursor: u32, line: &str) -> Appe
         metadata: &encode::metadata(&[("pod", "p")]),
     };
     batcher.append(stream, CursorId(cursor), &entry)
+}
+
+/// Letters without any order, another line for each number.
+fn noise(number: usize, len: usize) -> String {
+    let mut state = number as u64 + 1;
+    let letter = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (state >> 58) as u8)
+    };
+    (0..len).map(letter).collect()
 }
 
 fn done(batcher: &mut Batcher, batch: Batch) -> Vec<Finished> {
@@ -116,6 +129,43 @@ fn an_entry_is_what_loki_reads() {
         .map(|pair| (&*pair.name, &*pair.value))
         .collect();
     assert_eq!(pairs, [("pod", "p-1"), ("stream", "stderr")]);
+}
+
+proptest! {
+    /// Streams are compressed piece by piece as their lines come, and a request is put together of that.
+    #[test]
+    fn whatever_lines_come_loki_reads_them(
+        lines in proptest::collection::vec((0..3_usize, any::<bool>(), prop_oneof![
+            8 => 0..400_usize, 3 => 0..70_000_usize, 1 => 65_000..66_000_usize, 1 => 0..200_000_usize,
+        ]), 1..90),
+    ) {
+        let mut batcher = batcher(64 * MIB, wide());
+        let now = Instant::now();
+        let streams = [0, 1, 2].map(|n| warm(&mut batcher, "a", &format!("{{n=\"{n}\"}}"), now));
+        let mut expected: [Vec<String>; 3] = Default::default();
+        for (number, (stream, is_noise, len)) in lines.into_iter().enumerate() {
+            let line = if is_noise { noise(number, len) } else { format!("{number} ").repeat(len / 8) };
+            prop_assert_ne!(add(&mut batcher, streams[stream], 1, &line), Append::NoRoom);
+            expected[stream].push(line);
+        }
+        batcher.drain();
+        let mut came: [Vec<String>; 3] = Default::default();
+        loop {
+            let sealed = seal_all(&mut batcher, now + 2 * SECOND);
+            if sealed.is_empty() {
+                break;
+            }
+            for batch in sealed {
+                for stream in proto::decode(&batch.body).streams {
+                    let digit = |place: &usize| stream.labels == format!("{{n=\"{place}\"}}");
+                    let place = (0..3).find(digit).unwrap();
+                    came[place].extend(stream.entries.into_iter().map(|entry| entry.line));
+                }
+                done(&mut batcher, batch);
+            }
+        }
+        prop_assert_eq!(came, expected);
+    }
 }
 
 #[test]
@@ -588,11 +638,10 @@ fn refusals_slow_the_tenant_down_and_slow_answers_stretch_its_wait() {
 #[test]
 fn a_tenant_that_is_stuck_leaves_room_for_the_others() {
     let mut batcher = batcher(4 * MIB, wide());
-    let line = "x".repeat(1000);
     let fill = |batcher: &mut Batcher, tenant: &str| {
         let stream = batcher.open_stream(&key(tenant), "{n=\"1\"}");
         (0..10_000)
-            .take_while(|_| add(batcher, stream, 1, &line) != Append::NoRoom)
+            .take_while(|n| add(batcher, stream, 1, &noise(*n, 1000)) != Append::NoRoom)
             .count()
     };
     let mut alone = Batcher::new(4 * MIB);
@@ -608,7 +657,8 @@ fn a_tenant_that_is_stuck_leaves_room_for_the_others() {
     assert!((1_900..=2_100).contains(&a), "{a}");
     // Two tenants that are stuck leave the third its sixth.
     assert!(b > 1_200 && c > 600, "{b} {c}");
-    assert!(batcher.held_bytes() <= 4 * MIB as u64);
+    let held = batcher.held_bytes();
+    assert!(held <= 4 * MIB as u64, "{held}");
     batcher.remove_tenant(&key("a"));
     assert!(fill(&mut batcher, "c") > 500);
 }
@@ -621,12 +671,14 @@ fn a_full_pool_is_emptied_at_once() {
         .map(|n| warm(&mut batcher, "a", &format!("{{n=\"{n}\"}}"), begin))
         .collect();
     let now = begin + 2 * SECOND;
-    let line = "x".repeat(1000);
     let mut under_way = Vec::new();
     let mut sent = 0;
+    let lines: Vec<String> = (0..997).map(|n| noise(n, 1000)).collect();
     // A hundred pools full, and the clock stands still: nothing waits for company.
     for n in 0..200_000 {
-        if !batcher.has_room(&key("a")) || add(&mut batcher, streams[n % 10], 1, &line) == Append::NoRoom {
+        if !batcher.has_room(&key("a"))
+            || add(&mut batcher, streams[n % 10], 1, &lines[n % 997]) == Append::NoRoom
+        {
             let sealed = seal_all(&mut batcher, now);
             assert!(!(sealed.is_empty() && under_way.is_empty()), "it stands still");
             sent += sealed.iter().map(|batch| batch.lines).sum::<u32>();
@@ -647,11 +699,10 @@ fn a_full_pool_is_emptied_at_once() {
 #[test]
 fn a_tenant_that_comes_later_gets_its_part_and_no_line_is_too_long() {
     let mut batcher = batcher(4 * MIB, wide());
-    let line = "x".repeat(1000);
     let fill = |batcher: &mut Batcher, tenant: &str| {
         let stream = batcher.open_stream(&key(tenant), "{n=\"1\"}");
         (0..10_000)
-            .take_while(|_| add(batcher, stream, 1, &line) != Append::NoRoom)
+            .take_while(|n| add(batcher, stream, 1, &noise(*n, 1000)) != Append::NoRoom)
             .count()
     };
     // The only tenant took everything and is stuck.
@@ -662,10 +713,10 @@ fn a_tenant_that_comes_later_gets_its_part_and_no_line_is_too_long() {
     let mut small = super_small();
     let stream = small.open_stream(&key("a"), "{n=\"1\"}");
     assert!(matches!(
-        add(&mut small, stream, 1, &"x".repeat(2 * MIB)),
+        add(&mut small, stream, 1, &noise(0, 2 * MIB)),
         Append::Opened(_)
     ));
-    assert_eq!(add(&mut small, stream, 1, &line), Append::NoRoom);
+    assert_eq!(add(&mut small, stream, 1, "one more"), Append::NoRoom);
 }
 
 fn super_small() -> Batcher {

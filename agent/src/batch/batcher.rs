@@ -90,7 +90,7 @@ impl Batcher {
                 .into_iter()
                 .flat_map(|stream| stream.blocks)
             {
-                block.chain.release(&mut self.pool);
+                block.release(&mut self.pool);
             }
         }
         let pool = &mut self.pool;
@@ -249,25 +249,26 @@ impl Batcher {
         }
         // What is under way when the agent is killed must be judged the same by the bound that the journal has.
         let fits = stream.blocks.back().is_some_and(|block| {
-            block.chain.len() + need <= limit && raised.is_none_or(|raised| !raised.is_behind(block.oldest))
+            block.len() + need <= limit && raised.is_none_or(|raised| !raised.is_behind(block.oldest))
         });
+        if fits
+            && let Some(block) = stream.blocks.back_mut()
+            && block.is_to_be_packed(need)
+        {
+            let (freed, took) = block.pack(&mut self.compressor, &mut self.pool);
+            self.tenants.exchange(place, freed, took);
+        }
         let cost = match stream.blocks.back() {
             Some(block) if fits => block.chain.cost(need),
             _ => Block::default().chain.cost(need),
         };
         if cost > 0 {
-            let has_room = self.tenants.has_room(place, cost, &self.pool);
-            if let Some(tenant) = self.tenants.get_mut(place) {
-                if !has_room {
-                    tenant.starved = true;
-                    return Append::NoRoom;
-                }
-                tenant.used += cost;
-                stream.waiting += cost;
-                if !stream.listed {
-                    stream.listed = true;
-                    tenant.waiting.push(id);
-                }
+            let Some(tenant) = self.tenants.take(place, cost, &self.pool) else {
+                return Append::NoRoom;
+            };
+            if !stream.listed {
+                stream.listed = true;
+                tenant.waiting.push(id);
             }
         }
         if !fits {
@@ -281,9 +282,17 @@ impl Batcher {
             block.chain.reserve(&mut self.pool, need);
         }
         copy(&mut block.chain, &mut self.head, &head, entry);
+        stream.waiting += need;
         block.lines += 1;
         block.bytes += (line + entry.metadata.len()) as u64;
         block.oldest = block.oldest.min(seconds);
+        // Nearly always one cursor writes a stream, and it is the last that wrote.
+        let is_new = !block.pieces.iter().rev().any(|piece| piece.cursor == cursor);
+        let piece = PieceId(self.next_piece);
+        if is_new {
+            self.next_piece += 1;
+            block.pieces.push(Finished { cursor, piece });
+        }
         if let Some(raised) = raised {
             stream.order = raised;
             block.bound = raised.bound();
@@ -292,22 +301,26 @@ impl Batcher {
                 && stream.order.must_be_journaled(raised.bound())
                 && let Some(tenant) = self.tenants.get(place)
             {
-                self.raised.push(Bound {
-                    tenant: Arc::clone(&tenant.key),
-                    labels: Arc::clone(&stream.labels),
-                    seconds: raised.bound(),
-                });
+                self.raised.push(stream.bound(&tenant.key, raised.bound()));
             }
         }
-
-        // Nearly always one cursor writes a stream, and it is the last that wrote.
-        if block.pieces.iter().rev().any(|piece| piece.cursor == cursor) {
-            return Append::Added;
+        if is_new {
+            Append::Opened(piece)
+        } else {
+            Append::Added
         }
-        let piece = PieceId(self.next_piece);
-        self.next_piece += 1;
-        block.pieces.push(Finished { cursor, piece });
-        Append::Opened(piece)
+    }
+
+    /// Nothing more comes into a stream for now: what it holds is compressed while it is in the processor's cache, where that
+    /// is worth it.
+    pub fn rest(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get_mut(stream)
+            && let Some(block) = stream.blocks.back_mut()
+            && block.is_worth_packing()
+        {
+            let (freed, took) = block.pack(&mut self.compressor, &mut self.pool);
+            self.tenants.exchange(stream.tenant, freed, took);
+        }
     }
 
     /// Forgets a cursor's pieces that are not sealed. Buffers that hold nothing else are emptied: a withdrawn
@@ -316,11 +329,9 @@ impl Batcher {
         let mut touched = Vec::new();
         for (id, stream) in self.streams.iter_mut() {
             for block in stream.drop_cursor(cursor) {
-                let freed = block.chain.release(&mut self.pool);
-                stream.waiting = stream.waiting.saturating_sub(freed);
-                if let Some(tenant) = self.tenants.get_mut(stream.tenant) {
-                    tenant.used = tenant.used.saturating_sub(freed);
-                }
+                stream.waiting = stream.waiting.saturating_sub(block.len());
+                let freed = block.release(&mut self.pool);
+                self.tenants.exchange(stream.tenant, freed, 0);
                 touched.push(id);
             }
         }

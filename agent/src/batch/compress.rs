@@ -1,6 +1,7 @@
 //! Bytes in pieces in, one body in snappy's block format out, without ever holding the whole in one piece.
 //!
-//! The format is the varint of the uncompressed length and then elements.
+//! The format is the varint of the uncompressed length and then elements. No copy reaches out of the 64 KiB that it was
+//! found in, so elements that were made before stand in a body as they are.
 
 use super::encode::varint;
 use super::snappy::Encoder;
@@ -29,6 +30,13 @@ impl Compressor {
         }
     }
 
+    /// Bytes in pieces in, elements that make them out, which a body can take at any place.
+    pub(super) fn pack<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, mut put: impl FnMut(&[u8])) {
+        let encoder = self.encoder.get_or_insert_with(Encoder::new);
+        pieces.for_each(|piece| encoder.write(piece, &mut put));
+        encoder.flush(&mut put);
+    }
+
     /// Gives the encoder's memory back.
     pub(super) fn trim(&mut self) {
         self.encoder = None;
@@ -37,11 +45,25 @@ impl Compressor {
 
 impl Writer<'_> {
     pub(super) fn write(&mut self, bytes: &[u8]) {
-        self.encoder.write(bytes, &mut self.body);
+        let body = &mut self.body;
+        self.encoder
+            .write(bytes, &mut |elements| body.extend_from_slice(elements));
+    }
+
+    /// Takes what was [packed](Compressor::pack).
+    pub(super) fn write_packed<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {
+        self.flush();
+        pieces.for_each(|piece| self.body.extend_from_slice(piece));
+    }
+
+    fn flush(&mut self) {
+        let body = &mut self.body;
+        self.encoder
+            .flush(&mut |elements| body.extend_from_slice(elements));
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
-        self.encoder.flush(&mut self.body);
+        self.flush();
         // Kept until Loki has answered, maybe for hours: no more memory than it needs.
         if self.body.capacity() > self.body.len() + self.body.len() / 2 + 4096 {
             self.body.shrink_to_fit();

@@ -26,11 +26,15 @@ pub fn metadata(pairs: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-/// What stands before an entry's line.
+/// What stands before an entry's line: kept as fields until it is written, since bytes that were just written in parts cannot
+/// be read as a whole without a wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    bytes: [u8; HEAD],
-    len: usize,
+    entry: Field,
+    time: Field,
+    seconds: Field,
+    nanos: Field,
+    line: Field,
 }
 
 impl Head {
@@ -40,61 +44,40 @@ impl Head {
         // Negative seconds are the 10-byte varint of their two's complement.
         let seconds = Field::new(0x08, timestamp.seconds.cast_unsigned());
         let nanos = Field::new(0x10, timestamp.nanos.into());
-        let time = seconds.len + nanos.len;
-        let line_field = Field::new(0x12, line as u64);
         // A timestamp is shorter than 128 bytes, so its length is one byte.
-        let entry = 2 + time + line_field.len + line + metadata;
-        let mut head = Self {
-            bytes: [0; HEAD],
-            len: 0,
-        };
-        head.put(Field::new(0x12, entry as u64));
-        head.put(Field {
-            word: 0x0a | (time as u64) << 8,
+        let of_time = seconds.len + nanos.len;
+        let time = Field {
+            word: 0x0a | (of_time as u64) << 8,
             len: 2,
             more: 0,
-        });
-        head.put(seconds);
-        head.put(nanos);
-        head.put(line_field);
-        head
+        };
+        let line_field = Field::new(0x12, line as u64);
+        let entry = 2 + of_time + line_field.len + line + metadata;
+        Self {
+            entry: Field::new(0x12, entry as u64),
+            time,
+            seconds,
+            nanos,
+            line: line_field,
+        }
     }
 
     /// Bytes of it.
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.entry.len + self.time.len + self.seconds.len + self.nanos.len + self.line.len
     }
 
     /// Appends it.
     #[inline]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let end = out.len() + self.len;
-        // A copy of fixed length is a few instructions.
-        out.extend_from_slice(&self.bytes);
-        out.truncate(end);
-    }
-
-    #[inline]
-    fn put(&mut self, field: Field) {
-        let bytes = u128::from(field.word) | u128::from(field.more) << 64;
-        if field.more == 0 {
-            self.place(field.word.to_le_bytes());
-        } else {
-            self.place(bytes.to_le_bytes());
+        let mut at = out.len();
+        out.extend_from_slice(&[0; HEAD]);
+        for field in [self.entry, self.time, self.seconds, self.nanos, self.line] {
+            field.put(out, at);
+            at += field.len;
         }
-        self.len += field.len;
-    }
-
-    #[inline]
-    fn place<const N: usize>(&mut self, bytes: [u8; N]) {
-        if let Some(place) = self.bytes.get_mut(self.len..self.len + N) {
-            place.copy_from_slice(&bytes);
-        } else {
-            debug_assert!(
-                false,
-                "five fields, of which only the seconds take more than 8 bytes"
-            );
-        }
+        out.truncate(at);
     }
 }
 
@@ -125,6 +108,19 @@ impl Field {
             word: u64::from(tag) | word << 8,
             more: 0,
             len: if value == 0 { 0 } else { 1 + digits },
+        }
+    }
+
+    /// Writes it, in one or two whole words.
+    #[inline]
+    fn put(self, out: &mut [u8], at: usize) {
+        if let Some(place) = out.get_mut(at..at + 8) {
+            place.copy_from_slice(&self.word.to_le_bytes());
+        }
+        if self.more > 0
+            && let Some(place) = out.get_mut(at + 8..at + 16)
+        {
+            place.copy_from_slice(&self.more.to_le_bytes());
         }
     }
 

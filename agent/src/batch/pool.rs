@@ -77,12 +77,13 @@ impl Pool {
 
     fn give_back(&mut self, mut segment: Vec<u8>, size: usize) {
         self.charged = self.charged.saturating_sub(size);
+        let has_room = self.held() + size <= self.budget;
         let waiting = if size == SMALL {
             &mut self.small
         } else {
             &mut self.large
         };
-        if waiting.len() < RESERVE {
+        if has_room && waiting.len() < RESERVE {
             segment.clear();
             waiting.push(segment);
         }

@@ -11,7 +11,7 @@ use super::flight::{Flying, InFlight, State};
 use super::seal::{self, Candidate, Choice, Rules};
 use super::stream::{Stream, Streams, Trust};
 use super::tenant::Tenant;
-use super::{Batch, Bound, Feedback, StreamId, encode};
+use super::{Batch, Feedback, StreamId, encode};
 
 /// Memory kept for the next requests goes back to the allocator after this long without any.
 const IDLE: Duration = Duration::from_secs(10);
@@ -94,23 +94,19 @@ impl Batcher {
             let Some(stream) = self.streams.get_mut(*id) else {
                 continue;
             };
-            let Some(block) = stream.blocks.pop_front() else {
+            let Some(mut block) = stream.blocks.pop_front() else {
                 continue;
             };
-            encode::stream_head(&stream.labels, block.chain.len(), &mut self.head);
+            encode::stream_head(&stream.labels, block.len(), &mut self.head);
             writer.write(&self.head);
-            block.chain.segments().for_each(|segment| writer.write(segment));
+            block.write(&mut writer);
             lines += block.lines;
             bytes += block.bytes;
             if let Some(tenant) = self.tenants.get(place) {
                 tenant.stream_sent(&mut stream.meter, block.bytes, now);
             }
             if stream.order.must_be_journaled(block.bound) {
-                self.raised.push(Bound {
-                    tenant: Arc::clone(&tenant),
-                    labels: Arc::clone(&stream.labels),
-                    seconds: block.bound,
-                });
+                self.raised.push(stream.bound(&tenant, block.bound));
             }
             first |= stream.travels_alone(now);
             stream.in_flight = true;
@@ -118,12 +114,11 @@ impl Batcher {
             stream.listed = !stream.blocks.is_empty();
             flying.push(Flying {
                 stream: *id,
-                pieces: block.pieces,
+                pieces: mem::take(&mut block.pieces),
                 state: State::UnderWay,
             });
-            let of_block = block.chain.release(&mut self.pool);
-            stream.waiting = stream.waiting.saturating_sub(of_block);
-            freed += of_block;
+            stream.waiting = stream.waiting.saturating_sub(block.len());
+            freed += block.release(&mut self.pool);
         }
         let body = writer.finish();
         self.pool.charge(body.len());

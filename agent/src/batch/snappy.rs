@@ -64,8 +64,8 @@ impl Encoder {
         }
     }
 
-    /// Takes bytes in; every block that is full is encoded behind what is in `body`.
-    pub(super) fn write(&mut self, mut bytes: &[u8], body: &mut Vec<u8>) {
+    /// Takes bytes in; every block that is full is encoded and given to `put`.
+    pub(super) fn write(&mut self, mut bytes: &[u8], put: &mut impl FnMut(&[u8])) {
         while !bytes.is_empty() {
             let (fits, rest) = bytes.split_at(bytes.len().min(BLOCK - self.gathered));
             if let Some(place) = self.block.get_mut(self.gathered..self.gathered + fits.len()) {
@@ -73,25 +73,25 @@ impl Encoder {
             }
             self.gathered += fits.len();
             if self.gathered == BLOCK {
-                self.flush(body);
+                self.flush(put);
             }
             bytes = rest;
         }
     }
 
-    /// Encodes what was gathered behind what is in `body`: three bytes more than that at most.
-    pub(super) fn flush(&mut self, body: &mut Vec<u8>) {
+    /// Encodes what was gathered and gives it to `put`, in one piece or two: three bytes more than that at most.
+    pub(super) fn flush(&mut self, put: &mut impl FnMut(&[u8])) {
         let len = std::mem::take(&mut self.gathered);
         self.out.len = 0;
         self.encode(len);
         if self.out.len < len {
-            body.extend_from_slice(self.out.bytes.get(..self.out.len).unwrap_or_default());
+            put(self.out.bytes.get(..self.out.len).unwrap_or_default());
         } else if let Some(last) = len.checked_sub(1) {
             // It did not get shorter: as it is.
             self.out.len = 0;
             self.out.literal_head(last);
-            body.extend_from_slice(self.out.bytes.get(..self.out.len).unwrap_or_default());
-            body.extend_from_slice(self.block.get(..len).unwrap_or_default());
+            put(self.out.bytes.get(..self.out.len).unwrap_or_default());
+            put(self.block.get(..len).unwrap_or_default());
         }
     }
 

@@ -1,15 +1,22 @@
 //! Encoded lines in, blocks that each fit into one request out: what one stream has waiting.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_engine::key::Key;
+
+use super::compress::{Compressor, Writer};
 use super::order::Order;
 use super::pace::Meter;
-use super::pool::Chain;
-use super::{Finished, StreamId, encode};
+use super::pool::{Chain, Pool};
+use super::snappy::BLOCK;
+use super::{Bound, Finished, StreamId, encode};
 use crate::tail::position::CursorId;
 
+/// Bytes of entries from which on compressing them apart from what follows makes them but a few percent longer.
+const WORTH: usize = 16 << 10;
 /// A stream that rested this long may have to be made anew by Loki, so it is sent alone again.
 const REST: Duration = Duration::from_mins(30);
 /// A stream that nobody has open is remembered so long: Loki judges late lines by what it was sent, and forgets a
@@ -21,6 +28,9 @@ const PLACE_BITS: u32 = 20;
 /// Lines of one stream that go into one request together.
 #[derive(Debug)]
 pub(super) struct Block {
+    /// The entries before those of `chain`, compressed, and bytes that they were.
+    packed: Chain,
+    packed_from: usize,
     /// Entries as they go into the request.
     pub(super) chain: Chain,
     /// Whose lines these are, each cursor once.
@@ -40,6 +50,8 @@ pub(super) struct Block {
 impl Default for Block {
     fn default() -> Self {
         Self {
+            packed: Chain::default(),
+            packed_from: 0,
             chain: Chain::default(),
             pieces: Vec::new(),
             lines: 0,
@@ -48,6 +60,49 @@ impl Default for Block {
             oldest: i64::MAX,
             bound: i64::MIN,
         }
+    }
+}
+
+impl Block {
+    /// Bytes of its entries in a request.
+    pub(super) fn len(&self) -> usize {
+        self.packed_from + self.chain.len()
+    }
+
+    /// Whether so much more is to be packed apart from what `chain` holds: as much as an encoder takes at once is in the
+    /// processor's cache still.
+    pub(super) fn is_to_be_packed(&self, need: usize) -> bool {
+        self.chain.len() + need > BLOCK && self.chain.len() > 0
+    }
+
+    /// Whether what `chain` holds is so much that it gets hardly shorter together with what follows.
+    pub(super) fn is_worth_packing(&self) -> bool {
+        self.chain.len() >= WORTH
+    }
+
+    /// Compresses what `chain` holds; returns the bytes that it gave back to the pool, and those that it took.
+    pub(super) fn pack(&mut self, compressor: &mut Compressor, pool: &mut Pool) -> (usize, usize) {
+        let chain = mem::take(&mut self.chain);
+        self.packed_from += chain.len();
+        let (packed, mut took) = (&mut self.packed, 0);
+        compressor.pack(chain.segments(), |elements| {
+            took += packed.reserve(pool, elements.len());
+            packed.extend(elements);
+        });
+        (chain.release(pool), took)
+    }
+
+    /// Writes its entries.
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        if self.packed_from > 0 {
+            writer.write_packed(self.packed.segments());
+        }
+        self.chain.segments().for_each(|segment| writer.write(segment));
+    }
+
+    /// Gives everything back; returns how much that was.
+    pub(super) fn release(self, pool: &mut Pool) -> usize {
+        self.packed.release(pool) + self.chain.release(pool)
     }
 }
 
@@ -87,7 +142,7 @@ pub(super) struct Stream {
     pub(super) trust: Trust,
     /// Cursors that may have lines to send again which were sent before a restart.
     pub(super) returning: u32,
-    /// Bytes of the pool that what waits has taken.
+    /// Bytes of all entries that wait, before compression.
     pub(super) waiting: usize,
     /// Since when nobody has it open and nothing of it is left.
     rests: Option<Instant>,
@@ -119,6 +174,15 @@ impl Stream {
             .is_none_or(|at| now.saturating_duration_since(at) >= REST)
     }
 
+    /// How new its lines are, if the newest is older than this.
+    pub(super) fn bound(&self, tenant: &Arc<Key>, seconds: i64) -> Bound {
+        Bound {
+            tenant: Arc::clone(tenant),
+            labels: Arc::clone(&self.labels),
+            seconds,
+        }
+    }
+
     fn is_at_rest(&self) -> bool {
         self.opened == 0 && self.blocks.is_empty() && !self.in_flight
     }
@@ -141,7 +205,7 @@ impl Stream {
     pub(super) fn front_len(&self) -> usize {
         self.blocks
             .front()
-            .map_or(0, |block| encode::stream_len(&self.labels, block.chain.len()))
+            .map_or(0, |block| encode::stream_len(&self.labels, block.len()))
     }
 
     /// Forgets a cursor's pieces that are not sealed; returns the blocks that held nothing else.

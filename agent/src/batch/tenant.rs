@@ -227,6 +227,22 @@ impl Tenants {
         self.places.get_mut(place).and_then(Option::as_mut)
     }
 
+    /// Takes so much of the pool for a tenant; `None` when it may not have it now.
+    pub(super) fn take(&mut self, place: usize, cost: usize, pool: &Pool) -> Option<&mut Tenant> {
+        let has_room = self.has_room(place, cost, pool);
+        let tenant = self.get_mut(place)?;
+        tenant.starved |= !has_room;
+        tenant.used += if has_room { cost } else { 0 };
+        has_room.then_some(tenant)
+    }
+
+    /// A tenant gave so many bytes back to the pool and took others.
+    pub(super) fn exchange(&mut self, place: usize, freed: usize, took: usize) {
+        if let Some(tenant) = self.get_mut(place) {
+            tenant.used = (tenant.used + took).saturating_sub(freed);
+        }
+    }
+
     /// Places, taken or not.
     pub(super) fn places(&self) -> usize {
         self.places.len()

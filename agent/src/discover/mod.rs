@@ -1,14 +1,12 @@
 //! The log root in, containers and their files out.
 //!
-//! Folders are watched and, since watches can be missed, looked at every 10 s: those that changed are listed, and those
-//! with more than one file, of which an older one may have grown. Every minute all are listed, and every second while
-//! watches or descriptors are short.
+//! Folders are watched. Those with more than one file are listed every 10 s, since an older one may have grown; since
+//! watches can be missed the root is too, and every five minutes all are; every second while watches or descriptors are short.
 
 pub mod beneath;
 pub mod held;
 pub mod names;
 pub mod roots;
-mod stamp;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +20,12 @@ use inotify::WatchDescriptor;
 use beneath::LogRoot;
 use held::Budget;
 use names::{ContainerKey, LogName, PodFolder};
-use stamp::Stamp;
 use watch::{Target, Watcher};
 
 const SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_WHEN_POOR: Duration = Duration::from_secs(1);
-/// One of so many sweeps lists what seems to be unchanged, too.
-const WHOLE: u32 = 6;
+/// One of so many sweeps lists what is watched and has nothing that grows unseen, too.
+const WHOLE: u32 = 30;
 
 /// What the log root has, or has no more.
 #[derive(Debug)]
@@ -65,7 +62,6 @@ pub struct Discovery {
 #[derive(Debug, Default)]
 struct Pod {
     watch: Option<WatchDescriptor>,
-    stamp: Option<Stamp>,
     containers: BTreeMap<String, Container>,
 }
 
@@ -73,8 +69,8 @@ struct Pod {
 struct Container {
     key: Arc<ContainerKey>,
     watch: Option<WatchDescriptor>,
-    /// What its folder was like when it was listed, with one file at most.
-    stamp: Option<Stamp>,
+    /// It has more than one file, or could not be listed.
+    unsettled: bool,
 }
 
 /// Which of the folders that are known already are listed.
@@ -82,8 +78,8 @@ struct Container {
 enum Known {
     /// None.
     Skip,
-    /// Those that changed.
-    Changed,
+    /// Those that may have changed unseen.
+    Unsettled,
     /// All.
     All,
 }
@@ -134,7 +130,7 @@ impl Discovery {
             self.watcher.begin_again();
             self.root.take_starved();
             self.partial = if whole { 0 } else { self.partial + 1 };
-            let known = if whole { Known::All } else { Known::Changed };
+            let known = if whole { Known::All } else { Known::Unsettled };
             if self.list_root(&mut found, known) {
                 found.push(Found::Swept);
             }
@@ -230,14 +226,13 @@ impl Discovery {
     }
 
     fn list_pod(&mut self, root: &OwnedFd, folder: &str, found: &mut Vec<Found>, known: Known) {
-        let stamp = Stamp::of(root, folder);
-        if known == Known::Changed
-            && let Some(pod) = self.pods.get(folder)
-            && is_unchanged(pod.watch.as_ref(), pod.stamp, stamp)
+        if known == Known::Unsettled
+            && let Some(pod) = self.pods.get(folder).filter(|pod| pod.watch.is_some())
         {
-            let names: Vec<String> = pod.containers.keys().cloned().collect();
-            for name in names {
-                self.list_changed(root, folder, &name, found);
+            let containers = pod.containers.iter();
+            let unsettled = containers.filter(|(_, found)| found.unsettled || found.watch.is_none());
+            for name in unsettled.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                self.list_container(root, folder, &name, found);
             }
             return;
         }
@@ -253,7 +248,6 @@ impl Discovery {
             }
         };
         let pod = self.pods.entry(folder.to_owned()).or_default();
-        pod.stamp = stamp;
         renew(
             &mut self.watcher,
             &mut pod.watch,
@@ -269,34 +263,18 @@ impl Discovery {
             .filter(|name| !names.contains(name))
             .cloned()
             .collect();
-        let (old, fresh): (Vec<String>, Vec<String>) = names
-            .into_iter()
-            .partition(|name| known != Known::All && pod.containers.contains_key(name));
+        let pass_over = |name: &String| known == Known::Skip && pod.containers.contains_key(name);
+        let listed: Vec<String> = names.into_iter().filter(|name| !pass_over(name)).collect();
         for name in gone {
             self.container_gone(folder, &name, found);
         }
-        for name in fresh {
+        for name in listed {
             self.list_container(root, folder, &name, found);
-        }
-        if known == Known::Changed {
-            for name in old {
-                self.list_changed(root, folder, &name, found);
-            }
-        }
-    }
-
-    fn list_changed(&mut self, root: &OwnedFd, folder: &str, name: &str, found: &mut Vec<Found>) {
-        let container = self.pods.get(folder).and_then(|pod| pod.containers.get(name));
-        let stamp = Stamp::of(root, &format!("{folder}/{name}"));
-        if !container.is_some_and(|known| is_unchanged(known.watch.as_ref(), known.stamp, stamp)) {
-            self.list_container(root, folder, name, found);
         }
     }
 
     fn list_container(&mut self, root: &OwnedFd, folder: &str, name: &str, found: &mut Vec<Found>) {
         let path = format!("{folder}/{name}");
-        // Before the listing, as the watch: what changes meanwhile is found by the next sweep.
-        let stamp = Stamp::of(root, &path);
         let opened = match self.root.folder(root, &path) {
             Ok(opened) => opened,
             Err(error) => {
@@ -319,16 +297,16 @@ impl Discovery {
                     container: name.to_owned(),
                 }),
                 watch: None,
-                stamp: None,
+                unsettled: true,
             });
         // Before the listing, so that nothing falls between.
         let target = Target::Container(Arc::clone(&container.key));
         renew(&mut self.watcher, &mut container.watch, &opened, target);
         let Ok(names) = self.root.log_names(&opened) else {
-            container.stamp = None;
+            container.unsettled = true;
             return;
         };
-        container.stamp = stamp.filter(|_| names.len() <= 1);
+        container.unsettled = names.len() > 1;
         found.push(Found::Listing(Arc::clone(&container.key), names));
     }
 
@@ -360,11 +338,6 @@ impl Discovery {
         }
         found.push(Found::Gone(container.key));
     }
-}
-
-/// Whether a folder that is watched is as it was when it was listed.
-fn is_unchanged(watch: Option<&WatchDescriptor>, listed: Option<Stamp>, now: Option<Stamp>) -> bool {
-    watch.is_some() && now.is_some() && listed == now
 }
 
 /// Watches a folder, and no longer the one that had its name before.
@@ -416,19 +389,11 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_folders_are_listed_once_a_minute() {
+    fn folders_in_which_nothing_grows_unseen_are_listed_seldom() {
         let dir = tempfile::tempdir().unwrap();
-        let (pod, main) = (dir.path().join("a_b_c"), dir.path().join("a_b_c/main"));
-        // Changes so long ago that a folder's time tells of them.
-        let aged = |seconds: u64| {
-            for folder in [&main, &pod] {
-                let then = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds);
-                std::fs::File::open(folder).unwrap().set_modified(then).unwrap();
-            }
-        };
+        let main = dir.path().join("a_b_c/main");
         std::fs::create_dir_all(&main).unwrap();
         std::fs::write(main.join("0.log"), "").unwrap();
-        aged(0);
         let mut discovery = Discovery::new(dir.path().to_owned(), Vec::new(), Budget::of_process());
         let begin = Instant::now();
         let mut sweep = |step: u32| {
@@ -442,20 +407,17 @@ mod tests {
         assert_eq!(sweep(0), main_with(1));
         assert!(sweep(1).is_empty());
         std::fs::write(main.join("0.log.20261120-175001"), "").unwrap();
-        aged(1);
-        assert_eq!(sweep(2), main_with(2));
-        assert_eq!(sweep(3), main_with(2), "the older one may have grown");
+        for step in 2..WHOLE {
+            assert!(sweep(step).is_empty());
+        }
+        assert_eq!(sweep(WHOLE), main_with(2));
+        assert_eq!(sweep(WHOLE + 1), main_with(2), "the older one may have grown");
         std::fs::remove_file(main.join("0.log.20261120-175001")).unwrap();
-        assert_eq!(sweep(4), main_with(1));
-        assert_eq!(
-            sweep(5),
-            main_with(1),
-            "changed just now: it may have changed since"
-        );
-        assert_eq!(sweep(6), main_with(1), "all, once a minute");
-        aged(2);
-        assert_eq!(sweep(7), main_with(1));
-        assert!(sweep(8).is_empty());
+        assert_eq!(sweep(WHOLE + 2), main_with(1));
+        assert!(sweep(WHOLE + 3).is_empty());
+        // A new pod's folder is found by the root's listing.
+        std::fs::create_dir_all(dir.path().join("a_d_e/other")).unwrap();
+        assert_eq!(sweep(WHOLE + 4), [("other".to_owned(), 0)]);
     }
 
     #[test]

@@ -95,6 +95,10 @@ impl Sink for Batches {
         self.batcher.takes_more(stream)
     }
 
+    fn rest(&mut self, stream: StreamId) {
+        self.batcher.rest(stream);
+    }
+
     fn late_until(&self, stream: StreamId) -> i64 {
         self.batcher.late_until(stream)
     }

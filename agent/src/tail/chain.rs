@@ -314,6 +314,11 @@ impl Chain {
         number
     }
 
+    /// Whether there is one file at most, and no copy.
+    pub fn is_single(&self) -> bool {
+        self.generations.len() <= 1 && !self.has_spilled()
+    }
+
     /// Number of the youngest generation.
     pub fn youngest(&self) -> Option<u32> {
         self.generations.last().map(|last| last.number)

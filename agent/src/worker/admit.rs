@@ -271,6 +271,7 @@ impl<S: Sink> Core<S> {
             container.next_poll = Some(now);
         }
         container.names = if complete { names } else { Vec::new() };
+        self.stirred.insert(Arc::clone(key));
         self.spilling.look.insert(Arc::clone(key));
         // With what is missing unknown, a cursor could take a younger file for its own.
         if complete {
@@ -322,8 +323,9 @@ impl<S: Sink> Core<S> {
 
     /// Lists containers anew whose pods' facts were waited for long enough.
     pub(super) fn unpark(&mut self, now: Instant) {
-        for (key, container) in &mut self.containers {
-            if container.parked.is_some_and(|until| until <= now) {
+        for key in &self.stirred {
+            let container = self.containers.get_mut(key);
+            if let Some(container) = container.filter(|one| one.parked.is_some_and(|until| until <= now)) {
                 container.parked = None;
                 self.relist.insert(Arc::clone(key));
             }
@@ -332,6 +334,7 @@ impl<S: Sink> Core<S> {
 
     /// Gives each output that wants a container a cursor, where the journal says or where its rules begin.
     fn admit(&mut self, key: &Arc<ContainerKey>, now: Instant) {
+        self.stirred.insert(Arc::clone(key));
         let (wanted, _) = self.wanted(key, now);
         for (pipeline, tenant) in wanted {
             let identity = identity(key, &pipeline, &tenant);

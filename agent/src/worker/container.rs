@@ -9,7 +9,11 @@ use crate::tail::chain::Chain;
 use crate::tail::position::CursorId;
 
 /// How often a file that grows is read.
-pub(super) const BUSY: Duration = Duration::from_millis(100);
+pub(super) const BUSY: Duration = Duration::from_millis(500);
+/// How often one that grew by [`MUCH`] since the last look.
+const BUSIER: Duration = Duration::from_millis(100);
+/// Bytes: what fills a block in the stream, so that more would have to wait elsewhere.
+const MUCH: usize = 64 << 10;
 /// How often an idle one is read where no watch is left.
 pub(super) const UNWATCHED: Duration = Duration::from_secs(1);
 /// After so long without growth a file is idle.
@@ -60,10 +64,11 @@ impl Container {
         }
     }
 
-    /// Something was read: look again soon.
-    pub(super) fn grew(&mut self, now: Instant) {
+    /// So many bytes were read: look again soon.
+    pub(super) fn grew(&mut self, bytes: usize, now: Instant) {
         self.last_growth = now;
-        self.next_poll = Some(self.next_poll.map_or(now + BUSY, |due| due.min(now + BUSY)));
+        let next = now + if bytes < MUCH { BUSY } else { BUSIER };
+        self.next_poll = Some(self.next_poll.map_or(next, |due| due.min(next)));
     }
 
     /// Something happened to its files: read them often for a while.

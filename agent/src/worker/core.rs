@@ -66,6 +66,8 @@ pub struct Core<S> {
     pub(super) draining: bool,
     /// Something happened since that was asked last.
     busy: bool,
+    /// Containers of which something is to be done at some time, whatever happens: what rests is not looked at.
+    pub(super) stirred: BTreeSet<Arc<ContainerKey>>,
     pub(super) figures: Figures,
     /// Lines and bytes delivered since the process began, by the pipeline's UID and the tenant.
     pub(super) delivered: BTreeMap<(String, Key), (u64, u64)>,
@@ -138,6 +140,7 @@ impl<S: Sink> Core<S> {
             held: Vec::new(),
             draining: false,
             busy: false,
+            stirred: BTreeSet::new(),
             figures,
             delivered: BTreeMap::new(),
         })
@@ -219,7 +222,8 @@ impl<S: Sink> Core<S> {
     /// Writes all positions and makes them durable.
     pub fn save(&mut self) {
         self.write_positions();
-        self.note_backlogs();
+        let all: Vec<_> = self.cursors.keys().copied().collect();
+        self.note_backlogs(&all);
         self.journal.sync();
     }
 
@@ -266,6 +270,7 @@ impl<S: Sink> Core<S> {
             let Some((mut lines, bytes)) = cursor.finish(finished) else {
                 continue;
             };
+            self.stirred.insert(Arc::clone(&cursor.container));
             let total = self
                 .delivered
                 .entry((cursor.pipeline.uid.clone(), (*cursor.tenant).clone()))
@@ -352,16 +357,24 @@ impl<S: Sink> Core<S> {
             Found::Grown(key) => {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.stir(now);
+                    self.stirred.insert(key);
                 }
             }
             Found::Gone(key) => {
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.gone = true;
                     container.stir(now);
+                    self.stirred.insert(Arc::clone(&key));
                     self.spilling.look.insert(key);
                 }
             }
-            Found::Swept => self.swept(),
+            Found::Swept => {
+                self.swept();
+                for bound in self.sink.forget(now) {
+                    self.journal.append(&Record::Bound(bound_record(&bound, None)));
+                }
+                self.stirred.extend(self.containers.keys().map(Arc::clone));
+            }
         }
     }
 
@@ -374,11 +387,9 @@ impl<S: Sink> Core<S> {
         } else if !self.relist.is_empty() || self.tenants.values().any(Lane::has_turn) {
             Some(now)
         } else {
-            let polls = self
-                .containers
-                .values()
-                .flat_map(|container| [container.next_poll, container.parked]);
-            polls
+            let stirred = self.stirred.iter().filter_map(|key| self.containers.get(key));
+            stirred
+                .flat_map(|container| [container.next_poll, container.parked])
                 .chain(always)
                 .chain([self.discovery.next_due(), self.retry])
                 .flatten()

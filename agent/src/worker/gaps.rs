@@ -13,6 +13,7 @@ use crate::checkpoint::record::{Output, Record};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, PodFolder};
 use crate::process::select::{Knowledge, Selected, select};
+use crate::tail::position::CursorId;
 
 /// What the journal says of lines that wait.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,8 +37,11 @@ impl Backlog {
 impl<S: Sink> Core<S> {
     /// Journals of each cursor whether lines are known to wait: when its container is gone after a restart, that
     /// is all there is to tell a loss by.
-    pub(super) fn note_backlogs(&mut self) {
-        for (id, cursor) in &mut self.cursors {
+    pub(super) fn note_backlogs(&mut self, ids: &[CursorId]) {
+        for id in ids {
+            let Some(cursor) = self.cursors.get_mut(id) else {
+                continue;
+            };
             let behind = cursor.is_behind();
             if std::mem::replace(&mut cursor.backlog.now, behind) != behind {
                 self.journal.append(&Record::Behind(*id, behind));
@@ -219,5 +223,11 @@ impl Cursor {
     /// Whether lines are known to wait for their delivery.
     pub(super) fn is_behind(&self) -> bool {
         self.state == State::Ready || !self.is_settled() || self.joiner.all().next().is_some()
+    }
+
+    /// Whether nothing is to be done for it before something happens.
+    pub(super) fn rests(&self) -> bool {
+        let reads = matches!(self.state, State::Ready | State::Held);
+        !reads && !self.is_behind() && !self.dirty && self.gap.is_none()
     }
 }

@@ -28,7 +28,7 @@ const COMPRESSED_QUANTUM: i64 = 16 * QUANTUM;
 /// Decompressors kept at a time.
 const READERS: usize = 16;
 /// Looks that are due within so long are taken together.
-const SOON: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(250);
 /// How long a tenant without room waits when nothing says that there is some.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -51,13 +51,15 @@ impl<S: Sink> Core<S> {
     /// busy files come to share one wake-up for each look, however they began.
     pub(super) fn poll(&mut self, now: Instant) {
         let is_due = |container: &Container, by: Instant| container.next_poll.is_some_and(|due| due <= by);
-        if !self.containers.values().any(|container| is_due(container, now)) {
+        let mut stirred = self.stirred.iter().filter_map(|key| self.containers.get(key));
+        if !stirred.any(|container| is_due(container, now)) {
             return;
         }
-        for container in self.containers.values_mut() {
-            if !is_due(container, now + SOON) {
+        for key in &self.stirred {
+            let container = self.containers.get_mut(key);
+            let Some(container) = container.filter(|container| is_due(container, now + SOON)) else {
                 continue;
-            }
+            };
             let mut oldest = u32::MAX;
             for id in &container.cursors {
                 let Some(cursor) = self.cursors.get_mut(id) else {
@@ -99,6 +101,13 @@ impl<S: Sink> Core<S> {
         for id in &turns {
             self.take_turn(*id, budget, now);
             self.keep_few_readers(*id);
+            let Some(cursor) = self.cursors.get(id) else {
+                continue;
+            };
+            self.stirred.insert(Arc::clone(&cursor.container));
+            if let Some(stream) = cursor.outlet.stream_at(cursor.position) {
+                self.sink.rest(stream);
+            }
         }
         !turns.is_empty()
     }
@@ -304,7 +313,7 @@ impl<S: Sink> Core<S> {
         };
         let (taken, no_room) = take(cursor, &chunk, &mut self.sink, &mut self.figures, now);
         if taken > 0 {
-            container.grew(now);
+            container.grew(taken, now);
             cursor.remember(data.get(..taken).unwrap_or_default());
             cursor.end_gap(data, &mut self.journal);
         }

@@ -49,6 +49,8 @@ pub trait Sink {
     fn late_until(&self, stream: StreamId) -> i64;
     /// Adds an entry.
     fn append(&mut self, stream: StreamId, cursor: CursorId, entry: &Entry<'_>) -> Taken;
+    /// Nothing more comes into a stream for now.
+    fn rest(&mut self, stream: StreamId);
     /// Forgets what a cursor added and was not sealed.
     fn drop_cursor(&mut self, cursor: CursorId);
     /// What has to be journaled before anything more is sent.

@@ -325,6 +325,7 @@ impl<S: Sink> Core<S> {
         if cursor.position.generation > number {
             return true;
         }
+        self.stirred.insert(Arc::clone(&cursor.container));
         let detour = (cursor.position < begin).then(|| cursor.detour(begin));
         cursor.outlet.lost = Some((0, 0));
         let passed = loop {
@@ -362,7 +363,7 @@ impl<S: Sink> Core<S> {
     }
 
     /// Tries again after a pause, and forgets a trouble that does not come back.
-    pub(super) fn spill_again(&mut self, now: Instant) {
+    pub(super) fn spill_again(&mut self, ids: &[CursorId], now: Instant) {
         if self
             .spilling
             .stopped
@@ -371,7 +372,8 @@ impl<S: Sink> Core<S> {
         {
             self.spilling.stopped = None;
         }
-        let behind = self.cursors.values().filter(|cursor| cursor.is_behind());
+        let cursors = ids.iter().filter_map(|id| self.cursors.get(id));
+        let behind = cursors.filter(|cursor| cursor.is_behind());
         self.spilling
             .look
             .extend(behind.map(|cursor| Arc::clone(&cursor.container)));

@@ -1,5 +1,6 @@
 //! Once a second: clocks that end unfinished lines, positions into the journal, files nobody needs closed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use super::core::Core;
 use super::cursor::{Cursor, State};
 use crate::batch::Bound;
 use crate::checkpoint::record::{Flush, Record, StreamBound, Watermark};
+use crate::discover::names::ContainerKey;
 use crate::tail::position::CursorId;
 
 /// How long an unfinished line waits for its next piece.
@@ -25,24 +27,38 @@ pub(super) fn bound_record(bound: &Bound, seconds: Option<i64>) -> StreamBound {
 
 impl<S: Sink> Core<S> {
     pub(super) fn tick(&mut self, now: Instant) {
+        let stirred = std::mem::take(&mut self.stirred);
+        let containers = stirred.iter().filter_map(|key| self.containers.get(key));
+        let ids: Vec<CursorId> = containers
+            .flat_map(|container| container.cursors.iter().copied())
+            .collect();
         if !self.draining {
-            self.flush_partials(now);
+            self.flush_partials(&ids, now);
         }
-        self.write_positions();
-        self.note_backlogs();
+        self.write_positions_of(&ids);
+        self.note_backlogs(&ids);
         // A copy is needed until the position behind it is on disk.
         self.journal.sync();
-        self.reclaim(now);
-        for bound in self.sink.forget(now) {
-            self.journal.append(&Record::Bound(bound_record(&bound, None)));
-        }
+        self.reclaim(&stirred, now);
         self.journal.sync();
-        self.spill_again(now);
+        self.spill_again(&ids, now);
+        let is_busy = |key: &Arc<ContainerKey>| self.containers.get(key).is_some_and(|one| !self.rests(one));
+        self.stirred = stirred.into_iter().filter(is_busy).collect();
     }
 
-    fn flush_partials(&mut self, now: Instant) {
+    /// Whether nothing will have to be done for a container before something happens to it.
+    fn rests(&self, container: &Container) -> bool {
+        let mut cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
+        let is_awaited = container.next_poll.is_some() || container.parked.is_some();
+        !is_awaited && !container.gone && container.chain.is_single() && cursors.all(Cursor::rests)
+    }
+
+    fn flush_partials(&mut self, ids: &[CursorId], now: Instant) {
         let mut rerouted = Vec::new();
-        for (id, cursor) in &mut self.cursors {
+        for id in ids {
+            let Some(cursor) = self.cursors.get_mut(id) else {
+                continue;
+            };
             // While there is more to read the rest of the line may be in it, or be under way to the sink.
             let at_end = cursor.state == State::AtEnd;
             let due: Vec<_> = cursor
@@ -85,14 +101,15 @@ impl<S: Sink> Core<S> {
     }
 
     pub(super) fn write_positions(&mut self) {
-        let dirty: Vec<_> = self
-            .cursors
-            .iter()
-            .filter(|(_, cursor)| cursor.dirty)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in dirty {
-            self.write_position(id);
+        let all: Vec<_> = self.cursors.keys().copied().collect();
+        self.write_positions_of(&all);
+    }
+
+    fn write_positions_of(&mut self, ids: &[CursorId]) {
+        for id in ids {
+            if self.cursors.get(id).is_some_and(|cursor| cursor.dirty) {
+                self.write_position(*id);
+            }
         }
     }
 
@@ -161,24 +178,26 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    fn reclaim(&mut self, now: Instant) {
-        let over: Vec<_> = self
-            .cursors
-            .iter()
-            .filter(|(_, cursor)| cursor.state == State::Finished && cursor.is_settled())
-            .filter(|(_, cursor)| {
-                self.containers
-                    .get(&cursor.container)
-                    .is_none_or(|container| container.gone)
-            })
-            .map(|(id, _)| *id)
+    fn reclaim(&mut self, stirred: &BTreeSet<Arc<ContainerKey>>, now: Instant) {
+        let containers = stirred.iter().filter_map(|key| self.containers.get(key));
+        let of_gone = containers.filter(|container| container.gone);
+        let is_over = |id: &CursorId| {
+            let cursor = self.cursors.get(id);
+            cursor.is_some_and(|cursor| cursor.state == State::Finished && cursor.is_settled())
+        };
+        let over: Vec<_> = of_gone
+            .flat_map(|container| container.cursors.iter().copied())
+            .filter(is_over)
             .collect();
         for id in over {
             self.remove_cursor(id);
         }
         let mut empty = Vec::new();
         let is_known = self.swept && !self.config.document.is_empty();
-        for (key, container) in &mut self.containers {
+        for key in stirred {
+            let Some(container) = self.containers.get_mut(key) else {
+                continue;
+            };
             let kept = container.chain.has_spilled();
             if kept && (self.journal.failure.is_some() || !is_known) {
                 // The positions that tell what of it is needed are not on disk, or not asked for yet.

@@ -111,6 +111,7 @@ impl Sink for FakeSink {
         let entries = self.open.get(tenant).map_or(0, |(entries, _)| entries.len());
         entries < self.room && self.sealed.len() < self.window && !self.blocked.contains(tenant)
     }
+    fn rest(&mut self, _stream: StreamId) {}
     fn takes_more(&self, _stream: StreamId) -> bool {
         true
     }

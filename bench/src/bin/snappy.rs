@@ -114,10 +114,12 @@ impl Ours {
     }
 
     fn compress(&mut self, request: &[u8]) {
-        self.body.clear();
+        let Self { encoder, body } = self;
+        body.clear();
+        let mut put = |elements: &[u8]| body.extend_from_slice(elements);
         for segment in request.chunks(SEGMENT) {
-            self.encoder.write(segment, &mut self.body);
+            encoder.write(segment, &mut put);
         }
-        self.encoder.flush(&mut self.body);
+        encoder.flush(&mut put);
     }
 }
