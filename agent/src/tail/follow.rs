@@ -44,9 +44,7 @@ impl Chain {
             .iter()
             .filter(|found| found.number > at.generation);
         // What was late is over at once: a position in it says nothing of the files that were read before.
-        let is_over = self
-            .get(at.generation)
-            .is_some_and(|old| old.late && !old.is_tip());
+        let is_over = self.is_late(at.generation) && !self.is_written(at.generation);
         let has_more = |found: &&Generation| {
             // One that was cut before it was read is said to be when it is left.
             let was_cut = found.replaced && found.print.len > 0;
@@ -97,6 +95,18 @@ impl Chain {
         None
     }
 
+    /// Whether the runtime seems to write to a generation's file, which may have been renamed just now.
+    fn is_written(&self, number: u32) -> bool {
+        let Some(found) = self.get(number) else {
+            return false;
+        };
+        let is_same = |other: &Generation| other.has_inode(found.device, found.inode);
+        let first = self.generations.iter().position(is_same);
+        let mut younger = self.generations.iter().skip(first.unwrap_or_default() + 1);
+        let mut is_newest = || !younger.any(|younger| !younger.late && self.has_bytes(younger));
+        found.is_tip() || (found.was_tip && is_newest())
+    }
+
     /// Whether a generation is what a file got after it had been left.
     pub fn is_late(&self, number: u32) -> bool {
         self.get(number).is_some_and(|generation| generation.late)
@@ -118,12 +128,13 @@ impl Chain {
                 passed.end.get_or_insert(passed.start);
             }
         }
+        let is_written = self.is_written(number);
         let Some(old) = self.get_mut(number).filter(|old| !old.gz && !old.replaced) else {
             return;
         };
         let end = *old.end.get_or_insert(read_to);
         // Left for what was late in an older file, the one that the runtime writes to is read on behind that.
-        if late && old.is_tip() {
+        if late && is_written {
             self.go_on(at, end);
         }
     }

@@ -156,9 +156,9 @@ impl Generation {
         self.last_name = name.clone();
     }
 
-    /// Whether it was empty when it was looked at last, so that nothing was read of it.
+    /// Whether it was empty when it was looked at last, so that nothing was read of it, nor was it passed over.
     pub(super) fn is_blank(&self) -> bool {
-        self.print.len == 0 && !self.late && !self.replaced && !self.copy
+        self.print.len == 0 && self.start == 0 && self.end.is_none() && !self.replaced && !self.copy
     }
 
     /// Takes the fingerprint of a file that begins with `head`, and may have grown since it was taken last.

@@ -44,9 +44,8 @@ impl Chain {
             names,
             wanted,
         };
-        // Nothing was read of a tip that is empty, so what was copied from it meanwhile comes first.
-        let blank = self.generations.last().filter(|last| last.is_blank());
-        let blank = blank.map(|blank| blank.number);
+        let blank = self.generations.iter().filter(|found| found.is_blank());
+        let (mut unread, next): (Vec<u32>, u32) = (blank.map(|found| found.number).collect(), self.next);
         let (mut fresh, mut complete) = (Vec::new(), true);
         for name in names {
             match self.take_in(&look, name, &mut fresh) {
@@ -76,7 +75,10 @@ impl Chain {
                 }
             }
         }
-        self.number(fresh, blank);
+        // Empty ones that were passed over and got something since.
+        let filled = self.generations.iter().filter(|found| found.number >= next);
+        unread.extend(filled.filter(|found| found.start == 0).map(|found| found.number));
+        self.number(fresh, &unread);
         self.settle_copied();
         self.keep_needed();
         complete
@@ -84,12 +86,8 @@ impl Chain {
 
     /// New files in the order in which they were written. A rotated file's name has the node's local time, which
     /// a change of summer time turns back; its lines have the zone as well.
-    fn number(&mut self, mut fresh: Vec<Generation>, blank: Option<u32>) {
-        let is_blank = |last: &mut Generation| {
-            let before = fresh.iter().any(|new| new.last_name < last.last_name);
-            blank == Some(last.number) && before
-        };
-        let blank = self.generations.pop_if(is_blank);
+    fn number(&mut self, mut fresh: Vec<Generation>, unread: &[u32]) {
+        let blank = self.blank(&fresh, unread).map(|at| self.generations.remove(at));
         let mut number = blank.as_ref().map(|blank| blank.number);
         fresh.extend(blank.map(|mut blank| {
             let head = self.head(&blank).unwrap_or_default();
@@ -108,7 +106,8 @@ impl Chain {
             match self.place_for(generation.restart) {
                 Room::Last => {
                     generation.number = number.take().unwrap_or_else(|| self.next_number());
-                    self.generations.push(generation);
+                    let at = self.index(generation.number);
+                    self.generations.insert(at, generation);
                 }
                 Room::Before(at, free) => {
                     generation.number = free;
@@ -121,6 +120,18 @@ impl Chain {
                 }
             }
         }
+    }
+
+    /// The last file, if it is one of which nothing was read, since it was empty, and some of the new ones were copied
+    /// from it meanwhile: those come first, whatever older files got late.
+    fn blank(&self, fresh: &[Generation], unread: &[u32]) -> Option<usize> {
+        let is_copied = |found: &Generation| {
+            let is_older = |new: &Generation| new.restart == found.restart && new.last_name < found.last_name;
+            unread.contains(&found.number) && fresh.iter().any(is_older)
+        };
+        let last = |found: &Generation| !found.late || is_copied(found);
+        let at = self.generations.iter().rposition(last)?;
+        self.generations.get(at).is_some_and(is_copied).then_some(at)
     }
 
     fn take_in(

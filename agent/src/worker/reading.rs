@@ -384,7 +384,10 @@ fn at_end_of_file<S: Sink>(
     let chain = &container.chain;
     let (vanished, replaced) = (chain.has_vanished_after(number), chain.is_replaced(number));
     let over = match next {
-        Next::Move { to, restarted } => restarted || chain.is_broken(number, to.generation),
+        // Nor can one wait behind what is late: it would be joined with that.
+        Next::Move { to, restarted } => {
+            restarted || chain.is_broken(number, to.generation) || chain.is_late(to.generation)
+        }
         Next::Stay => true,
     };
     if (over || vanished || replaced || chain.is_late(number)) && cursor.flush_all(sink).is_err() {

@@ -47,7 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// Histories that are lived at a time: closing an inotify instance is mostly waiting.
-const LANES: u64 = 8;
+const LANES: u64 = 24;
 
 /// The same histories each time, or as many others as are asked for.
 fn config(lane: u64) -> ProptestConfig {

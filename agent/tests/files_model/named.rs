@@ -536,3 +536,121 @@ fn copies_keep_their_order_when_positions_were_not_written() {
         ],
     );
 }
+
+#[test]
+fn an_empty_tip_is_filled_copied_and_cut_while_late_lines_are_read() {
+    for save in [false, true] {
+        holds(
+            false,
+            &[
+                Op::Half(false),
+                Op::CopyTruncate,
+                Op::Lines(false, 1),
+                Op::Clock,
+                Op::Late,
+                Op::Restart,
+                Op::DeleteOldest,
+                Op::Truncate,
+                Op::Clock,
+                Op::Crash { save, torn: false },
+                Op::Lines(false, 1),
+                Op::CopyTruncate,
+                Op::Lines(false, 1),
+                Op::Lines(false, 1),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_is_filled_copied_and_cut_while_late_lines_are_read() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Truncate,
+            Op::Late,
+            Op::Piece(false),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_left_for_late_lines_right_after_its_rotation_is_read_on() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Restart,
+            Op::Late,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Piece(false),
+            KILLED,
+            Op::Lines(false, 1),
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Restart,
+        ],
+    );
+}
+
+#[test]
+fn a_line_that_goes_on_in_the_next_file_behind_late_lines() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Restart,
+            Op::Clock,
+            Op::Late,
+            Op::Piece(true),
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+        ],
+    );
+}
+
+#[test]
+fn a_begun_line_of_a_copied_file_is_not_joined_with_late_ones() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Piece(false),
+            Op::Turn(1),
+            Op::Restart,
+            Op::Late,
+            Op::DeleteOldest,
+        ],
+    );
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Piece(true),
+            Op::Late,
+            Op::Piece(false),
+            Op::Restart,
+            Op::DeleteOldest,
+        ],
+    );
+}
