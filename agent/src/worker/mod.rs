@@ -7,6 +7,7 @@ mod choices;
 mod container;
 mod core;
 mod cursor;
+mod file_end;
 mod gaps;
 mod look;
 mod mailbox;
