@@ -236,13 +236,20 @@ impl Chain {
             let grew = len.is_some_and(|len| found.end.map_or(len, |end| len.min(end)) > end);
             let is_it = |file: Handle<'_>| head_of(&file, false).is_ok_and(|head| found.print.matches(&head));
             let grew = grew && self.handle(found).is_ok_and(is_it);
+            let mut younger = self.generations.iter().skip(at + 1).peekable();
+            // An earlier process left it for what others had got late, and a position may be in that.
+            let was_left =
+                younger.peek().is_some() && younger.all(|younger| younger.late || younger.spilled.is_some());
             let Some(found) = self.generations.get_mut(at) else {
                 continue;
             };
             if !is_named {
                 found.detach();
             }
-            if grew {
+            if grew && was_left {
+                found.end = Some(end);
+                self.go_on(at, end);
+            } else if grew {
                 found.remove_copy();
             }
         }

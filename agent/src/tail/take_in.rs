@@ -129,7 +129,9 @@ impl Chain {
             let is_older = |new: &Generation| new.restart == found.restart && new.last_name < found.last_name;
             unread.contains(&found.number) && fresh.iter().any(is_older)
         };
-        let last = |found: &Generation| !found.late || is_copied(found);
+        // One that is gone by now says nothing of the one that was begun since.
+        let is_there = |found: &Generation| found.name.is_some() || !unread.contains(&found.number);
+        let last = |found: &Generation| is_there(found) && (!found.late || is_copied(found));
         let at = self.generations.iter().rposition(last)?;
         self.generations.get(at).is_some_and(is_copied).then_some(at)
     }

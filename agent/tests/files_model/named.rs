@@ -654,3 +654,62 @@ fn a_begun_line_of_a_copied_file_is_not_joined_with_late_ones() {
         ],
     );
 }
+
+#[test]
+fn what_a_copied_file_got_before_a_crash_is_read_by_who_had_left_it() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            KILLED,
+            Op::Lines(false, 1),
+            Op::Late,
+            ack(3),
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Lines(false, 1),
+            KILLED,
+        ],
+    );
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Piece(true),
+            ack(1),
+            Op::Late,
+            Op::Lines(true, 1),
+            Op::DeleteOldest,
+            Op::Clock,
+            KILLED,
+            Op::Withdraw,
+            Op::Lines(false, 1),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_file_was_compressed_before_the_next_one_is_copied() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Down,
+            Op::Lines(false, 3),
+            Op::Rotate(0),
+            Op::Room(1),
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+        ],
+    );
+}
