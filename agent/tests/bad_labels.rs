@@ -25,7 +25,7 @@ fn labels_that_a_tenant_has_no_room_for_are_told_of_its_pipeline() {
     };
     let mut narrow = tenant("t", 4096);
     narrow.limits = Limits {
-        max_label_names: 4,
+        max_label_names: 6,
         max_label_value_bytes: 253,
         structured_metadata: StructuredMetadata {
             max_bytes: 300,

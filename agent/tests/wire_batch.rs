@@ -278,7 +278,7 @@ fn four_requests_are_under_way_at_most_and_first_ones_beside_them() {
     assert_eq!(firsts.len(), 7);
     assert_eq!(batcher.next_due(now), None);
     // Streams that Loki knows find their own window.
-    let line = "x".repeat(300_000);
+    let line = "x".repeat(600_000);
     for stream in known {
         add(&mut batcher, stream, 1, &line);
     }

@@ -166,7 +166,7 @@ impl fmt::Display for Curtailed {
 /// namespace labels, fixed labels, the profile's; the evidence of origin last.
 pub fn choose(rules: &LabelRules, facts: &ContainerFacts<'_>, limits: &Limits) -> Chosen {
     // Two stay free for `late` and `part`, which the agent adds where a stream alone would not take the lines.
-    let most = (limits.max_label_names as usize).saturating_sub(2).max(4);
+    let most = (limits.max_label_names as usize).saturating_sub(2);
     let mut chosen = Chosen::default();
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
     let mut demoted: Vec<(String, String)> = Vec::new();
@@ -476,7 +476,7 @@ mod tests {
             (vec![pod_label("team", "none")], "a"),
             (vec![], "a"),
         ] {
-            for max_label_names in [15, 4] {
+            for max_label_names in [15, 6] {
                 let rules = LabelRules {
                     fixed: map(&[("team", "fixed")]),
                     from_namespace_labels: vec![FromNamespaceLabel {

@@ -158,9 +158,9 @@ fn figures(tenant: &Tenant, found: &mut Violations) {
         format!("is {line}, 1024 to 3145728 are allowed"),
     );
     found.check(
-        limits.max_label_names >= 4,
+        limits.max_label_names >= 6,
         "limits.maxLabelNames",
-        "is below 4, the labels that every profile has",
+        "is below 6: every profile has four labels, and late or spread lines get two more",
     );
     found.check(
         limits.max_label_value_bytes >= 253,

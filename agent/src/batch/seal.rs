@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::StreamId;
 
-/// A stream with this much to send travels alone.
-pub(super) const HEAVY: usize = 256 << 10;
-
 /// A stream that has lines and no request under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
@@ -21,7 +18,7 @@ pub(super) struct Candidate {
     pub(super) opened: Instant,
     /// No further line fits into the block.
     pub(super) full: bool,
-    /// It is new, or rested for long.
+    /// It is new, rested for long, or near a limit.
     pub(super) alone: bool,
     /// When its own rate allows it.
     pub(super) ready_at: Option<Instant>,
@@ -52,8 +49,9 @@ pub(super) enum Choice {
 }
 
 impl Candidate {
-    fn travels_alone(&self) -> bool {
-        self.alone || self.bytes >= HEAVY
+    /// One that fills more than half a request travels alone, so that requests which are shared are at least half full.
+    fn travels_alone(&self, rules: &Rules) -> bool {
+        self.alone || self.bytes > rules.batch_bytes / 2
     }
 
     fn is_ready(&self, now: Instant) -> bool {
@@ -73,7 +71,7 @@ impl Candidate {
 /// Chooses: the stream whose lines have waited longest decides; light ones take each other along.
 pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) -> Choice {
     candidates.sort_by_key(|candidate| candidate.opened);
-    let is_company = |candidate: &&Candidate| !candidate.travels_alone() && candidate.is_ready(now);
+    let is_company = |candidate: &&Candidate| !candidate.travels_alone(rules) && candidate.is_ready(now);
     let shared: usize = candidates
         .iter()
         .filter(is_company)
@@ -83,7 +81,7 @@ pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) 
     let enough = shared >= rules.batch_bytes;
     let due = candidates.iter().find(|candidate| {
         candidate.is_ready(now)
-            && (candidate.due_at(rules, now) <= now || (enough && !candidate.travels_alone()))
+            && (candidate.due_at(rules, now) <= now || (enough && !candidate.travels_alone(rules)))
     });
     let Some(due) = due else {
         let start = |candidate: &Candidate| {
@@ -98,7 +96,7 @@ pub(super) fn choose(candidates: &mut [Candidate], rules: &Rules, now: Instant) 
     if let Some(at) = rules.ready_at.filter(|at| *at > now) {
         return Choice::Later(at);
     }
-    if due.travels_alone() {
+    if due.travels_alone(rules) {
         return Choice::Send(vec![due.stream]);
     }
     let mut room = rules.batch_bytes;
@@ -186,7 +184,7 @@ mod tests {
             alone: true,
             ..light(1, 100, begin)
         };
-        let heavy = light(2, HEAVY, begin + SECOND / 10);
+        let heavy = light(2, RULES.batch_bytes / 2 + 1, begin + SECOND / 10);
         let mut candidates = [light(3, 100, begin + SECOND / 5), heavy, new];
         let now = begin + 2 * SECOND;
         assert_eq!(choose(&mut candidates, &RULES, now), ids(&[1]));

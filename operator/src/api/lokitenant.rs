@@ -214,9 +214,9 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 3_145_728))]
     pub max_line_bytes: Option<u64>,
-    /// Labels of one stream (`max_label_names_per_series`); default 15.
+    /// Labels of one stream (`max_label_names_per_series`); default 15. Not less than four that every profile has, `late` and `part`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 4, max = 1000))]
+    #[schemars(range(min = 6, max = 1000))]
     pub max_label_names: Option<u32>,
     /// Bytes of one label value (`max_label_value_length`); default 2048. Not less than a node's name may have.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -171,7 +171,7 @@ async fn lokitenants() {
         ),
         ("{allowedNamespaces: {from: Some}}", "Unsupported value"),
         (
-            "{limits: {maxLineBytes: 1024, maxLabelNames: 4, rateBytesPerSecond: 1024, structuredMetadata: {allowed: false}}}",
+            "{limits: {maxLineBytes: 1024, maxLabelNames: 6, rateBytesPerSecond: 1024, structuredMetadata: {allowed: false}}}",
             "",
         ),
         (
@@ -208,8 +208,8 @@ async fn lokitenants() {
             "spec.limits.maxLineBytes in body should be less than or equal to 3145728",
         ),
         (
-            "{limits: {maxLabelNames: 3}}",
-            "spec.limits.maxLabelNames in body should be greater than or equal to 4",
+            "{limits: {maxLabelNames: 5}}",
+            "spec.limits.maxLabelNames in body should be greater than or equal to 6",
         ),
         (
             "{limits: {burstBytes: 1}}",
