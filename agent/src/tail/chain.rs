@@ -324,13 +324,6 @@ impl Chain {
         self.generations.last().map(|last| last.number)
     }
 
-    /// Whether what follows after a generation is there already, and may end a line that began in it.
-    pub fn goes_on(&self, number: u32) -> bool {
-        let mut younger = self.generations.iter().filter(|found| found.number > number);
-        let next = younger.find(|found| self.has_bytes(found));
-        next.is_some_and(|next| !next.late)
-    }
-
     /// A generation's name now; `None` once it has none.
     pub fn name(&self, number: u32) -> Option<&LogName> {
         let generation = self.at_or_after(number).filter(|found| found.number == number)?;

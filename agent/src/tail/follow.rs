@@ -39,18 +39,7 @@ impl Chain {
                     restarted: false,
                 });
         }
-        let mut younger = self
-            .generations
-            .iter()
-            .filter(|found| found.number > at.generation);
-        // What was late is over at once: a position in it says nothing of the files that were read before.
-        let is_over = self.is_late(at.generation) && !self.is_written(at.generation);
-        let has_more = |found: &&Generation| {
-            // One that was cut before it was read is said to be when it is left.
-            let was_cut = found.replaced && found.print.len > 0;
-            self.has_bytes(found) || was_cut || (is_over && found.late && !found.replaced)
-        };
-        let next = younger.find(has_more);
+        let next = self.following(at.generation);
         let next = next.map(|found| (found.beginning(), found.restart));
         let (Some((to, restart)), Some(old)) = (next, self.get_mut(at.generation)) else {
             return Next::Stay;
@@ -66,6 +55,23 @@ impl Chain {
         } else {
             Next::Stay
         }
+    }
+
+    /// The generation that is read after this one, once that is read to its end.
+    fn following(&self, number: u32) -> Option<&Generation> {
+        let mut younger = self.generations.iter().filter(|found| found.number > number);
+        // What was late is over at once: a position in it says nothing of the files that were read before.
+        let is_over = self.is_late(number) && !self.is_written(number);
+        younger.find(|found| {
+            // One that was cut before it was read is said to be when it is left.
+            let was_cut = found.replaced && found.print.len > 0;
+            self.has_bytes(found) || was_cut || (is_over && found.late && !found.replaced)
+        })
+    }
+
+    /// Whether what follows after a generation is there already, and may end a line that began in it.
+    pub fn goes_on(&self, number: u32) -> bool {
+        self.following(number).is_some_and(|next| !next.late)
     }
 
     /// What was to follow in a file that is cut or rewritten by now does not: a copy of it may, and its new content

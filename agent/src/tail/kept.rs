@@ -236,22 +236,47 @@ impl Chain {
             let grew = len.is_some_and(|len| found.end.map_or(len, |end| len.min(end)) > end);
             let is_it = |file: Handle<'_>| head_of(&file, false).is_ok_and(|head| found.print.matches(&head));
             let grew = grew && self.handle(found).is_ok_and(is_it);
-            let mut younger = self.generations.iter().skip(at + 1).peekable();
-            // An earlier process left it for what others had got late, and a position may be in that.
-            let was_left =
-                younger.peek().is_some() && younger.all(|younger| younger.late || younger.spilled.is_some());
             let Some(found) = self.generations.get_mut(at) else {
                 continue;
             };
             if !is_named {
                 found.detach();
             }
-            if grew && was_left {
-                found.end = Some(end);
-                self.go_on(at, end);
-            } else if grew {
+            if !grew {
+                continue;
+            }
+            // An earlier process left it for what others had got late, and a position may be in that.
+            let is_left_for = |younger: &&Generation| younger.late || younger.spilled.is_some();
+            let left_for = self
+                .generations
+                .iter()
+                .skip(at + 1)
+                .take_while(is_left_for)
+                .count();
+            if left_for > 0 {
+                self.go_on_behind(at, end, left_for);
+            } else if let Some(found) = self.generations.get_mut(at) {
                 found.remove_copy();
             }
+        }
+    }
+
+    /// What a file with a copy holds behind that is read behind so many generations that follow, and before what was
+    /// begun since.
+    fn go_on_behind(&mut self, at: usize, end: u64, following: usize) {
+        let last = at + following;
+        if let Some(found) = self.generations.get_mut(at) {
+            found.end = Some(end);
+        }
+        let number = |at: usize| self.generations.get(at).map(|found| found.number);
+        let (before, after) = (number(last), number(last + 1));
+        if self.go_on(at, end)
+            && let Some((before, after)) = before.zip(after)
+            && before + 1 < after
+            && let Some(mut rest) = self.generations.pop()
+        {
+            rest.number = before + 1;
+            self.generations.insert(last + 1, rest);
         }
     }
 

@@ -94,6 +94,10 @@ impl<S: Sink> Core<S> {
                 let _later = cursor.flush(slot, &mut self.sink);
                 rerouted.push(*id);
             }
+            // What older files got late waits for the end of such a line, and tells nobody of itself.
+            if let Some(container) = self.containers.get_mut(&cursor.container) {
+                container.next_poll = Some(now);
+            }
         }
         for id in rerouted {
             self.reroute(id);

@@ -713,3 +713,55 @@ fn an_empty_file_was_compressed_before_the_next_one_is_copied() {
         ],
     );
 }
+
+#[test]
+fn what_a_copied_file_got_before_a_crash_is_read_before_the_next_file() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Restart,
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+            ack(3),
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Late,
+            ack(3),
+            Op::DeleteOldest,
+            Op::Rotate(1),
+            ack(1),
+            Op::Clock,
+            KILLED,
+            ack(1),
+            ack(1),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Lines(false, 1),
+        ],
+    );
+}
+
+#[test]
+fn late_lines_of_a_deleted_file_are_read_once_a_clock_ended_a_line() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Lines(false, 1),
+            ack(1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Half(false),
+            Op::Clock,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Piece(false),
+        ],
+    );
+}
