@@ -6,7 +6,7 @@ mod files_rig;
 use std::collections::BTreeMap;
 use std::fs;
 
-use files_rig::{Rig, cri};
+use files_rig::{Rig, cri, gzip};
 use sluice_engine::key::Key;
 
 const FILES: usize = 20;
@@ -163,4 +163,46 @@ fn a_folder_that_comes_back_is_not_taken_for_rewritten_after_a_rest_without_line
     rig.run(1500);
     assert_eq!(rig.lines(), ["1", "2"]);
     assert!(rig.core().figures().resets.is_empty());
+}
+
+#[test]
+fn more_compressed_files_than_decompressors_are_each_decompressed_once() {
+    let mut rig = Rig::new();
+    rig.core = None;
+    let (pods, lines) = (24, 1_200);
+    let mut state = 7_u64;
+    let mut noise = |len: usize| -> String {
+        let digit = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from_digit((state >> 60) as u32, 16).unwrap()
+        };
+        (0..len).map(digit).collect()
+    };
+    let mut bytes = 0;
+    for n in 0..pods {
+        let folder = rig.dir.path().join(format!("pods/a_web-{n}_uid-{n}/c"));
+        fs::create_dir_all(&folder).unwrap();
+        // More than a turn takes.
+        let text: String = (0..lines).map(|_| cri("stdout", "F", &noise(4_000))).collect();
+        let file = folder.join("0.log.20261120-175001");
+        fs::write(&file, text).unwrap();
+        gzip(&file);
+        bytes += fs::metadata(folder.join("0.log.20261120-175001.gz"))
+            .unwrap()
+            .len();
+    }
+    let (before, _) = reads();
+    rig.start();
+    rig.core().sink().window = 2;
+    while rig.acked.len() < pods * lines {
+        rig.turn();
+        rig.ack(1);
+        rig.now += std::time::Duration::from_millis(100);
+    }
+    let (after, _) = reads();
+    let read = after - before;
+    assert!(
+        read < bytes * 5 / 4,
+        "{read} bytes were read of files with {bytes}"
+    );
 }

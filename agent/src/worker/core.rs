@@ -52,8 +52,8 @@ pub struct Core<S> {
     pub(super) cursors: BTreeMap<CursorId, Cursor>,
     pub(super) swept: bool,
     pub(super) buffer: Vec<u8>,
-    /// Cursors that decompress, the one that did last at the end.
-    pub(super) readers: VecDeque<CursorId>,
+    /// Cursors that decompress, and when each did last; the one that did last stands at the end.
+    pub(super) readers: VecDeque<(CursorId, Instant)>,
     pub(super) next_tick: Option<Instant>,
     pub(super) retry: Option<Instant>,
     /// Containers to be listed in the next turn, and those to be listed after a pause.
@@ -89,6 +89,18 @@ impl Lane {
     /// Whether one of its cursors may read now.
     pub(super) fn has_turn(&self) -> bool {
         !self.held && !self.ready.is_empty()
+    }
+
+    /// Takes out the first that need not wait for others.
+    pub(super) fn take_first(&mut self, waits: impl Fn(&CursorId) -> bool) -> Option<CursorId> {
+        for _ in 0..self.ready.len() {
+            let id = self.ready.pop_front()?;
+            if !waits(&id) {
+                return Some(id);
+            }
+            self.ready.push_back(id);
+        }
+        None
     }
 }
 

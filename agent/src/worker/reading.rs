@@ -25,6 +25,8 @@ const QUANTUM: i64 = 256 << 10;
 const COMPRESSED_QUANTUM: i64 = 16 * QUANTUM;
 /// Decompressors kept at a time.
 const READERS: usize = 16;
+/// Nobody waits for a decompressor that was not used for so long.
+const READER_RESTS: Duration = Duration::from_secs(10);
 /// Looks that are due within so long are taken together.
 const SOON: Duration = Duration::from_millis(250);
 /// How long a tenant without room waits when nothing says that there is some.
@@ -90,15 +92,10 @@ impl<S: Sink> Core<S> {
 
     /// One turn of one cursor of each tenant; false when nobody has anything to read and room for it.
     pub(super) fn visit(&mut self, budget: &mut usize, now: Instant) -> bool {
-        let turns: Vec<CursorId> = self
-            .tenants
-            .values_mut()
-            .filter(|lane| lane.has_turn())
-            .filter_map(|lane| lane.ready.pop_front())
-            .collect();
+        let turns = self.turns(now);
         for id in &turns {
             self.take_turn(*id, budget, now);
-            self.keep_few_readers(*id);
+            self.keep_few_readers(*id, now);
             let Some(cursor) = self.cursors.get(id) else {
                 continue;
             };
@@ -110,17 +107,49 @@ impl<S: Sink> Core<S> {
         !turns.is_empty()
     }
 
+    /// Whose turn it is in each tenant's lane. Those that would begin a compressed file wait for those that are in the middle of
+    /// one, where these are as many as the tenant's part of the decompressors: one that is closed has to begin its file anew.
+    fn turns(&mut self, now: Instant) -> Vec<CursorId> {
+        let few = (READERS / self.tenants.len().max(1)).max(1);
+        let (cursors, containers, readers) = (&self.cursors, &self.containers, &self.readers);
+        let begins = |id: &CursorId| {
+            let cursor = cursors.get(id).filter(|cursor| cursor.reader.is_none());
+            let container = cursor.and_then(|cursor| containers.get(&cursor.container));
+            container
+                .zip(cursor)
+                .is_some_and(|(container, cursor)| container.chain.is_compressed(cursor.position.generation))
+        };
+        let mut turns = Vec::new();
+        for (tenant, lane) in self.tenants.iter_mut().filter(|(_, lane)| lane.has_turn()) {
+            let is_open = |id: &CursorId| {
+                let cursor = cursors.get(id).filter(|cursor| *cursor.tenant == *tenant);
+                cursor.is_some_and(|cursor| cursor.reader.is_some())
+            };
+            let used = readers
+                .iter()
+                .filter(|(_, used)| now.duration_since(*used) < READER_RESTS);
+            let are_few = used.filter(|(id, _)| is_open(id)).count() < few;
+            if let Some(id) = lane.take_first(|id| !are_few && begins(id)) {
+                turns.push(id);
+            } else {
+                lane.held = true;
+                self.retry.get_or_insert(now + RETRY);
+            }
+        }
+        turns
+    }
+
     /// Closes the decompressor that was not used for longest, when there are too many.
-    fn keep_few_readers(&mut self, used: CursorId) {
+    fn keep_few_readers(&mut self, used: CursorId, now: Instant) {
         if self
             .cursors
             .get(&used)
             .is_some_and(|cursor| cursor.reader.is_some())
         {
-            self.readers.retain(|id| *id != used);
-            self.readers.push_back(used);
+            self.readers.retain(|(id, _)| *id != used);
+            self.readers.push_back((used, now));
             let surplus = self.readers.len().saturating_sub(READERS);
-            for id in self.readers.drain(..surplus) {
+            for (id, _) in self.readers.drain(..surplus) {
                 if let Some(cursor) = self.cursors.get_mut(&id) {
                     cursor.reader = None;
                 }
