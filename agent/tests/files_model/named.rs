@@ -765,3 +765,19 @@ fn late_lines_of_a_deleted_file_are_read_once_a_clock_ended_a_line() {
         ],
     );
 }
+
+#[test]
+fn a_clock_ends_a_begun_line_that_late_lines_wait_for() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Piece(true),
+            Op::Late,
+            Op::Late,
+            Op::Late,
+            Op::Lines(true, 1),
+        ],
+    );
+}

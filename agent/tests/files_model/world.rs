@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -74,6 +74,8 @@ struct Line {
     pieces: u32,
     /// Files that its pieces are in.
     files: BTreeSet<u32>,
+    /// When its last piece was written.
+    written: Option<Instant>,
     /// A clock may have ended it before its last piece.
     split: bool,
     /// It came after its file had been left: in any order.
@@ -182,6 +184,7 @@ impl World {
         let piece = format!("{at}.{};", line.pieces);
         line.pieces += 1;
         line.files.insert(file);
+        line.written = Some(self.rig.now);
         self.open[slot] = (tag == "P").then_some(at);
         self.stamped(if stderr { "stderr" } else { "stdout" }, tag, &piece)
     }
@@ -316,11 +319,7 @@ impl World {
             Op::Clock => {
                 self.start();
                 self.rig.turn();
-                self.rig.now += Duration::from_secs(31);
-                let half = self.half.as_ref().map(|(at, _)| *at);
-                for at in self.open.into_iter().chain([half]).flatten() {
-                    self.lines[at].split = true;
-                }
+                self.pass(Duration::from_secs(31));
                 self.turn();
                 self.turn();
             }
@@ -484,7 +483,7 @@ impl World {
         }
         for _ in 0..if self.up { 12 } else { 0 } {
             self.rig.turn();
-            self.rig.now += Duration::from_secs(1);
+            self.pass(Duration::from_secs(1));
         }
     }
 
@@ -492,7 +491,18 @@ impl World {
         if self.up {
             self.rig.turn();
             // Slow enough that few unfinished lines are ended by the clock.
-            self.rig.now += Duration::from_millis(120);
+            self.pass(Duration::from_millis(120));
+        }
+    }
+
+    /// Time passes, and a clock may end lines that are unfinished for half a minute.
+    fn pass(&mut self, time: Duration) {
+        self.rig.now += time;
+        let half = self.half.as_ref().map(|(at, _)| *at);
+        for at in self.open.into_iter().chain([half]).flatten() {
+            let line = &mut self.lines[at];
+            let since = line.written.map(|written| self.rig.now.duration_since(written));
+            line.split |= since.is_some_and(|since| since >= Duration::from_secs(30));
         }
     }
 
