@@ -781,3 +781,18 @@ fn a_clock_ends_a_begun_line_that_late_lines_wait_for() {
         ],
     );
 }
+
+#[test]
+fn a_line_without_an_end_is_followed_by_files_without_late_lines() {
+    holds(
+        false,
+        &[
+            Op::Piece(false),
+            Op::CopyTruncate,
+            Op::Half(true),
+            Op::CopyTruncate,
+            Op::Restart,
+            Op::Late,
+        ],
+    );
+}

@@ -114,7 +114,7 @@ pub(super) struct World {
     tip: u32,
     rotated: Vec<Rotated>,
     vanished: BTreeSet<u32>,
-    /// Files that end within a line: nothing follows in them.
+    /// Files that end within a line, or to which one goes on that has no end: nothing follows in them.
     cut_off: BTreeSet<u32>,
     stamps: u32,
     clock: u32,
@@ -415,11 +415,13 @@ impl World {
             Op::Late => self.late(),
             Op::Restart if self.tip_exists => {
                 self.finish_half();
+                // None of those has the line's end, which its container does not write any more.
                 let cut = self
                     .open
                     .into_iter()
                     .flatten()
-                    .filter_map(|at| self.lines[at].files.last());
+                    .filter_map(|at| self.lines[at].files.last())
+                    .flat_map(|last| *last..=self.tip);
                 self.cut_off.extend(cut);
                 self.open = [None, None];
                 // kubelet leaves the last file of the restart as it is: its name is as good as a rotated one.
