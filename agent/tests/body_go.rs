@@ -11,18 +11,12 @@ use sluice_engine::cri::Timestamp;
 use sluice_engine::document::Delivery;
 use sluice_engine::key::Key;
 
+#[path = "support/noise.rs"]
+mod noise;
 #[path = "support/tenant.rs"]
 mod tenant;
 
-/// Bytes without any order.
-fn noise(len: usize, state: &mut u64) -> Vec<u8> {
-    (0..len)
-        .map(|_| {
-            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state.to_be_bytes()[0]
-        })
-        .collect()
-}
+use noise::noise;
 
 /// The body of one request with these lines.
 fn body(lines: &[Vec<u8>]) -> Vec<u8> {

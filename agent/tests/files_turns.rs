@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod files_rig;
+#[path = "support/noise.rs"]
+mod noise;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -171,19 +173,18 @@ fn more_compressed_files_than_decompressors_are_each_decompressed_once() {
     rig.core = None;
     let (pods, lines) = (24, 1_200);
     let mut state = 7_u64;
-    let mut noise = |len: usize| -> String {
-        let digit = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            char::from_digit((state >> 60) as u32, 16).unwrap()
-        };
-        (0..len).map(digit).collect()
+    let mut digits = |len: usize| -> String {
+        let bytes = noise::noise(len, &mut state).into_iter();
+        bytes
+            .map(|byte| char::from_digit(u32::from(byte >> 4), 16).unwrap())
+            .collect()
     };
     let mut bytes = 0;
     for n in 0..pods {
         let folder = rig.dir.path().join(format!("pods/a_web-{n}_uid-{n}/c"));
         fs::create_dir_all(&folder).unwrap();
         // More than a turn takes.
-        let text: String = (0..lines).map(|_| cri("stdout", "F", &noise(4_000))).collect();
+        let text: String = (0..lines).map(|_| cri("stdout", "F", &digits(4_000))).collect();
         let file = folder.join("0.log.20261120-175001");
         fs::write(&file, text).unwrap();
         gzip(&file);

@@ -11,6 +11,8 @@ use sluice_engine::cri::Timestamp;
 use sluice_engine::document::{Delivery, Limits, Tenant};
 use sluice_engine::key::Key;
 
+#[path = "support/noise.rs"]
+mod noise;
 #[path = "support/once.rs"]
 mod once;
 #[path = "support/proto.rs"]
@@ -52,14 +54,11 @@ fn add(batcher: &mut Batcher, stream: StreamId, cursor: u32, line: &str) -> Appe
 
 /// Letters without any order, another line for each number.
 fn noise(number: usize, len: usize) -> String {
-    let mut state = number as u64 + 1;
-    let letter = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'!' + (state >> 58) as u8)
-    };
-    (0..len).map(letter).collect()
+    let bytes = noise::noise(len, &mut (number as u64 + 1));
+    bytes
+        .into_iter()
+        .map(|byte| char::from(b'!' + (byte >> 2)))
+        .collect()
 }
 
 fn done(batcher: &mut Batcher, batch: Batch) -> Vec<Finished> {
