@@ -8,6 +8,7 @@ use super::chain::Chain;
 use super::compressed;
 use super::fingerprint::Fingerprint;
 use super::generation::{Generation, head_of};
+use super::kept::Room;
 use super::take_in::Look;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
@@ -62,7 +63,9 @@ impl Chain {
     pub(super) fn move_into(&mut self, at: usize, name: &LogName, file: File, facts: &Facts) {
         let known = self.generations.get(at);
         let kept = known.and_then(|known| Some(known.spilled.as_ref()?.end()));
-        let more = kept.filter(|end| name.gz && compressed::may_hold_more(&file, *end));
+        // One that was passed over while it was empty may have been filled and compressed since.
+        let left = kept.or_else(|| known?.end);
+        let more = left.filter(|end| name.gz && compressed::may_hold_more(&file, *end));
         self.hold(at, name, Some(file), facts);
         self.rename(at, name);
         for moved in &mut self.generations {
@@ -77,7 +80,7 @@ impl Chain {
         }
         if let Some(end) = more {
             // The process that kept the rest of it ended before it came to this.
-            self.go_on(at, end);
+            self.go_on(at, end, Room::Last);
         }
     }
 

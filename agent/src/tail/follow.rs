@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::Chain;
 use super::generation::Generation;
+use super::kept::Room;
 use super::position::Position;
 
 /// How long the runtime may go on writing into a renamed file after the new one got its first line.
@@ -141,7 +142,7 @@ impl Chain {
         let end = *old.end.get_or_insert(read_to);
         // Left for what was late in an older file, the one that the runtime writes to is read on behind that.
         if late && is_written {
-            self.go_on(at, end);
+            self.go_on(at, end, Room::Last);
         }
     }
 
@@ -161,10 +162,11 @@ impl Chain {
             bytes = len - end,
             "a file grew after it had been left"
         );
-        self.go_on(at, end)
+        self.go_on(at, end, Room::Last)
     }
 
-    pub(super) fn go_on(&mut self, at: usize, from: u64) -> bool {
+    /// Has a file read on from there, at that place; false where a younger generation of it does so already.
+    pub(super) fn go_on(&mut self, at: usize, from: u64, room: Room) -> bool {
         let Some(left) = self.generations.get(at) else {
             return false;
         };
@@ -172,8 +174,17 @@ impl Chain {
         let is_last = self.generations.iter().rposition(is_same) == Some(at);
         if is_last {
             let mut late = left.again(0, from);
-            late.number = self.next_number();
-            self.generations.push(late);
+            let place = match room {
+                Room::Before(place, free) => {
+                    late.number = free;
+                    place
+                }
+                Room::Last | Room::None => {
+                    late.number = self.next_number();
+                    self.generations.len()
+                }
+            };
+            self.generations.insert(place, late);
         }
         is_last
     }

@@ -269,15 +269,11 @@ impl Chain {
             found.end = Some(end);
         }
         let number = |at: usize| self.generations.get(at).map(|found| found.number);
-        let (before, after) = (number(last), number(last + 1));
-        if self.go_on(at, end)
-            && let Some((before, after)) = before.zip(after)
-            && before + 1 < after
-            && let Some(mut rest) = self.generations.pop()
-        {
-            rest.number = before + 1;
-            self.generations.insert(last + 1, rest);
-        }
+        let room = match number(last).zip(number(last + 1)) {
+            Some((before, after)) if before + 1 < after => Room::Before(last + 1, before + 1),
+            _ => Room::Last,
+        };
+        self.go_on(at, end, room);
     }
 
     /// Closes a generation though not all of it is acknowledged.

@@ -209,11 +209,11 @@ impl<S: Sink> Core<S> {
     pub(super) fn list_again(&mut self, now: Instant) {
         for key in std::mem::take(&mut self.relist) {
             if self.containers.get(&key).is_some_and(|container| container.gone) {
-                let (_, parked) = self.wanted(&key, now);
+                let (wanted, parked) = self.wanted(&key, now);
                 if let Some(container) = self.containers.get_mut(&key) {
                     container.parked = parked;
                 }
-                self.admit(&key, now);
+                self.admit(&key, wanted, now);
                 continue;
             }
             let mut found = Vec::new();
@@ -275,7 +275,7 @@ impl<S: Sink> Core<S> {
         self.spilling.look.insert(Arc::clone(key));
         // With what is missing unknown, a cursor could take a younger file for its own.
         if complete {
-            self.admit(key, now);
+            self.admit(key, wanted, now);
         }
     }
 
@@ -332,10 +332,9 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    /// Gives each output that wants a container a cursor, where the journal says or where its rules begin.
-    fn admit(&mut self, key: &Arc<ContainerKey>, now: Instant) {
+    /// Gives each of these outputs a cursor of a container, where the journal says or where its rules begin.
+    fn admit(&mut self, key: &Arc<ContainerKey>, wanted: Vec<(Arc<Pipeline>, Key)>, now: Instant) {
         self.stirred.insert(Arc::clone(key));
-        let (wanted, _) = self.wanted(key, now);
         for (pipeline, tenant) in wanted {
             let identity = identity(key, &pipeline, &tenant);
             let known = self.journal.ledger().find(&identity);

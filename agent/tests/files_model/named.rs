@@ -796,3 +796,24 @@ fn a_line_without_an_end_is_followed_by_files_without_late_lines() {
         ],
     );
 }
+
+#[test]
+fn an_empty_file_passed_over_is_read_when_filled_rotated_and_compressed_before_the_next_look() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Late,
+            Op::CopyTruncate,
+            Op::Half(false),
+            Op::Clock,
+            Op::Late,
+            Op::Rotate(0),
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(0),
+            Op::Compress,
+        ],
+    );
+}
