@@ -414,6 +414,37 @@ fn lines_over_the_tenants_age_are_counted_and_not_sent() {
 }
 
 #[test]
+fn lines_over_the_tenants_age_are_counted_once_however_often_the_agent_dies() {
+    let mut world = World::new(Limits {
+        reject_old_samples_max_age_ms: Some(3_600_000),
+        ..limits()
+    });
+    let now = jiff::Timestamp::now().as_second();
+    world.write(0, 2, 1, 10);
+    world.clocks[0] = now - 60;
+    world.write(0, 3, 1, 10);
+    world.clocks[0] = BEGIN;
+    world.write(0, 7, 1, 10);
+    world.clocks[0] = now - 50;
+    world.write(0, 3, 1, 10);
+    for _ in 0..3 {
+        // All is read, the two lines before what waits for Loki are passed for good.
+        (0..30).for_each(|_| world.turn());
+        let figures = world.core.as_mut().unwrap().figures();
+        let output = &figures.pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")];
+        assert_eq!(output.rejected["older_than_max_age"], 2);
+        world.crash(0);
+    }
+    world.settle();
+    let figures = world.core.as_mut().unwrap().figures();
+    let output = &figures.pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")];
+    assert_eq!(
+        (output.delivered_lines, output.rejected["older_than_max_age"]),
+        (6, 9)
+    );
+}
+
+#[test]
 fn a_backlog_longer_than_the_window_is_taken_though_another_replicas_live_lines_went_first() {
     let mut world = World::new(limits());
     world.write(0, 20, 1, 10);

@@ -123,17 +123,28 @@ impl Chain {
         if generation.gz {
             return None;
         }
-        Some(self.handle(generation).ok()?.metadata().ok()?.len())
+        self.opened_len(generation).ok()
+    }
+
+    fn opened_len(&self, generation: &Generation) -> io::Result<u64> {
+        Ok(self.handle(generation)?.metadata()?.len())
     }
 
     /// Whether there is anything to read in it; not, where that cannot be told.
     pub(super) fn has_bytes(&self, generation: &Generation) -> bool {
-        !generation.replaced
-            && !generation.copy
-            && ((generation.gz && generation.spilled.is_none())
-                || self
-                    .plain_len(generation)
-                    .is_some_and(|len| len > generation.beginning().offset))
+        if generation.replaced || generation.copy {
+            return false;
+        }
+        let begin = generation.beginning().offset;
+        match &generation.spilled {
+            Some(spilled) => spilled.end() > begin,
+            None if generation.gz => true,
+            None => match self.opened_len(generation) {
+                Ok(len) => len > begin,
+                // Without a descriptor for it just now: passed over, it would be read behind what follows.
+                Err(error) => OpenError::Io(error).may_pass(),
+            },
+        }
     }
 
     /// Bytes of a generation at an offset, as many as are there and fit. Of a file that is still written and

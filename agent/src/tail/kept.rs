@@ -137,8 +137,10 @@ impl Chain {
             if is_other || !self.is_complete(at, danger.gone) {
                 break;
             }
-            let first = *first.get_or_insert(found.number);
-            if self.is_vanishing(at, found, danger) {
+            let (first, is_oldest) = *first.get_or_insert_with(|| (found.number, self.is_oldest(at)));
+            // While it has its name, and one before it has: another process would take that for a younger one.
+            let may_wait = found.name.is_some() && !danger.gone && !is_oldest;
+            if !may_wait && self.is_vanishing(at, found, danger) {
                 return Some(first);
             }
         }
@@ -147,9 +149,15 @@ impl Chain {
 
     /// Whether nothing can be added to it, as far as can be told: what is added all the same is read late.
     fn is_complete(&self, at: usize, gone: bool) -> bool {
-        let is_left = self.generations.get(at).is_some_and(|found| found.end.is_some());
+        let Some(found) = self.generations.get(at) else {
+            return false;
+        };
         let mut younger = self.generations.iter().skip(at + 1);
-        gone || is_left || younger.any(|younger| !younger.late && self.has_bytes(younger))
+        let follows = |younger: &Generation| {
+            // The next container is begun when this one is dead.
+            younger.restart > found.restart || !younger.late && self.has_bytes(younger)
+        };
+        gone || found.end.is_some() || younger.any(follows)
     }
 
     fn is_vanishing(&self, at: usize, generation: &Generation, danger: Danger) -> bool {
@@ -164,11 +172,23 @@ impl Chain {
             // The name may have changed while the folder was listed; the inode knows. One that is not held open is
             // either there, or gone for good.
             None => generation.is_nameless(),
+            // Of a restart's rotated files kubelet deletes the oldest one next, and all of an earlier restart's with the
+            // container's next death.
             Some(name) => {
-                let mut older = self.generations.iter().take(at);
-                danger.stuck && name.gz && older.all(|older| older.name.is_none())
+                let is_dead = self.generations.iter().any(|other| other.restart > name.restart);
+                danger.stuck && (name.gz || is_dead) && self.is_oldest(at)
             }
         }
+    }
+
+    /// Whether no older file of the same restart has a name, with which it outlives a copy of it.
+    fn is_oldest(&self, at: usize) -> bool {
+        let Some(found) = self.generations.get(at) else {
+            return false;
+        };
+        let is_older =
+            |older: &Generation| older.restart == found.restart && older.name.is_some() && !older.copy;
+        !self.generations.iter().take(at).any(is_older)
     }
 
     /// Whether a generation takes space for us alone.

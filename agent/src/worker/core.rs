@@ -268,13 +268,15 @@ impl<S: Sink> Core<S> {
     }
 
     fn outcome(&mut self, outcome: Outcome, now: Instant) {
-        if let Some(lane) = self.tenants.get_mut(&*outcome.tenant) {
-            lane.acknowledged = Some(now);
-        }
         let mut rejected = match &outcome.fate {
             Fate::Ended(rejected) => rejected.clone(),
             Fate::Waits(_) => Vec::new(),
         };
+        if matches!(outcome.fate, Fate::Ended(_))
+            && let Some(lane) = self.tenants.get_mut(&*outcome.tenant)
+        {
+            lane.acknowledged = Some(now);
+        }
         for finished in self.sink.complete(outcome) {
             let Some(cursor) = self.cursors.get_mut(&finished.cursor) else {
                 continue;

@@ -2,7 +2,7 @@
 //! acknowledged.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_engine::cri::{Parser, Timestamp};
 use sluice_engine::document::Pipeline;
@@ -78,6 +78,8 @@ pub(super) struct Cursor {
     /// What the journal says, and whether it may say more by now.
     pub(super) journaled: Option<Mark>,
     pub(super) dirty: bool,
+    /// Its watermark when that was looked at last, and since when it is there.
+    pub(super) stands: Option<(Position, Instant)>,
     /// Lines before the position vanished unread; told when the next one is read.
     pub(super) gap: Option<Gap>,
     /// Whether lines wait for their delivery, as the journal says.
@@ -88,8 +90,9 @@ pub(super) struct Cursor {
     pub(super) long: Option<Long>,
     pub(super) malformed: u64,
     pub(super) too_old: u64,
-    /// Lines that the tenant does not want for their age, not counted elsewhere yet.
-    pub(super) expired: u64,
+    /// Lines that the tenant does not want for their age, by the end of each run of them: counted when the journal has
+    /// a position behind it, since another process reads what is not before that again.
+    pub(super) expired: Vec<(Position, u64)>,
 }
 
 /// Bytes of a file that are at hand.
@@ -135,6 +138,7 @@ impl Cursor {
             tail: Vec::new(),
             journaled: None,
             dirty: false,
+            stands: None,
             gap: None,
             backlog: Backlog::default(),
             under_way: None,
@@ -142,7 +146,7 @@ impl Cursor {
             long: None,
             malformed: 0,
             too_old: 0,
-            expired: 0,
+            expired: Vec::new(),
         }
     }
 
@@ -260,7 +264,7 @@ impl Cursor {
             if long.timestamp.seconds < self.not_before {
                 self.too_old += 1;
             } else {
-                self.expired += 1;
+                self.expire(place(start), place(end));
             }
         }
         self.malformed += u64::from(malformed);
@@ -332,6 +336,19 @@ impl Cursor {
             .filter(|_| self.long.is_none())
             .or(self.previous)
             .filter(|timestamp| !self.is_skipped(*timestamp))
+    }
+
+    fn expire(&mut self, start: Position, end: Position) {
+        match self.expired.last_mut().filter(|(last, _)| *last == start) {
+            Some((last, lines)) => (*last, *lines) = (end, *lines + 1),
+            None => self.expired.push((end, 1)),
+        }
+    }
+
+    /// Lines before a position that the tenant does not want for their age, and that were not counted yet.
+    pub(super) fn expired_before(&mut self, position: Position) -> u64 {
+        let before = self.expired.extract_if(.., |(end, _)| *end <= position);
+        before.map(|(_, lines)| lines).sum()
     }
 
     /// Whether a line is too old to be sent.
@@ -408,6 +425,14 @@ impl Cursor {
                 least
             }
         })
+    }
+
+    /// For how long the watermark has been where it is, as far as it was looked at.
+    pub(super) fn stands_for(&mut self, now: Instant) -> Duration {
+        let at = self.watermark().position;
+        let stands = self.stands.filter(|(position, _)| *position == at);
+        let (_, since) = *self.stands.insert(stands.unwrap_or((at, now)));
+        now.duration_since(since)
     }
 
     /// Timestamp of the oldest line that was read or found waiting, and is not acknowledged.

@@ -222,12 +222,12 @@ impl Cursor {
 
     /// Whether lines are known to wait for their delivery.
     pub(super) fn is_behind(&self) -> bool {
-        self.state == State::Ready || !self.is_settled() || self.joiner.all().next().is_some()
+        let reads = matches!(self.state, State::Ready | State::Held);
+        reads || !self.is_settled() || self.joiner.all().next().is_some()
     }
 
     /// Whether nothing is to be done for it before something happens.
     pub(super) fn rests(&self) -> bool {
-        let reads = matches!(self.state, State::Ready | State::Held);
-        !reads && !self.is_behind() && !self.dirty && self.gap.is_none()
+        !self.is_behind() && !self.dirty && self.gap.is_none()
     }
 }

@@ -12,7 +12,6 @@ use super::core::{BUFFER, Core};
 use super::cursor::{Chunk, Cursor, State, TAIL};
 use super::file_end::at_end_of_file;
 use super::trouble::{file_of, rewritten, unreadable};
-use crate::checkpoint::record::{Count, Record};
 use crate::discover::watch::Target;
 use crate::process;
 use crate::status::figures::Figures;
@@ -191,7 +190,6 @@ impl<S: Sink> Core<S> {
                 self.look(id, now);
                 Step::NoRoom(0)
             };
-            self.count_expired(id);
             if matches!(step, Step::NoRoom(_)) && self.reroute(id) {
                 continue;
             }
@@ -262,18 +260,6 @@ impl<S: Sink> Core<S> {
         step
     }
 
-    /// Counts lines that the tenant does not want for their age.
-    fn count_expired(&mut self, id: CursorId) {
-        let Some(cursor) = self.cursors.get_mut(&id).filter(|cursor| cursor.expired > 0) else {
-            return;
-        };
-        let count = Count::Rejected {
-            reason: "older_than_max_age".to_owned(),
-            lines: std::mem::take(&mut cursor.expired),
-        };
-        self.journal.append(&Record::Counted(cursor.output(), count));
-    }
-
     /// Reads on once.
     pub(super) fn step(&mut self, id: CursorId, now: Instant) -> Step {
         let Some(cursor) = self.cursors.get_mut(&id) else {
@@ -295,7 +281,8 @@ impl<S: Sink> Core<S> {
         let read = match chain.read(number, from, into, container.gone, &mut cursor.reader) {
             Ok(read) => into.get(..read).unwrap_or_default(),
             Err(error) => {
-                let (step, again) = unreadable(cursor, container, &error, now, &mut self.figures);
+                let (step, again) =
+                    unreadable(cursor, container, &error, now, &mut self.sink, &mut self.figures);
                 if again {
                     self.relist.insert(Arc::clone(&container.key));
                 }

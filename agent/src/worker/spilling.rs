@@ -12,7 +12,7 @@ use sluice_engine::report::Gap;
 use super::Sink;
 use super::container::Container;
 use super::core::{BUFFER, Core};
-use super::cursor::{Cursor, Long};
+use super::cursor::{Cursor, Long, State};
 use super::reading::Step;
 use crate::checkpoint::record::{Count, Record};
 use crate::discover::beneath::LogRoot;
@@ -25,6 +25,8 @@ use crate::tail::compressed::Compressed;
 use crate::tail::kept::Danger;
 use crate::tail::position::{CursorId, Position};
 
+/// What one stream's requests wait for does not stop its tenant: nor does a turn of hundreds of files last so long.
+const STANDS: Duration = Duration::from_mins(1);
 /// A tenant that acknowledged nothing for so long is stuck.
 const STUCK: Duration = Duration::from_secs(2);
 /// Bytes copied in one turn, so that nothing else waits.
@@ -126,20 +128,32 @@ impl<S: Sink> Core<S> {
             return;
         }
         container.chain.settle_copied();
-        let waiting = |id: &&CursorId| self.cursors.get(id).is_some_and(Cursor::is_behind);
-        let waiting: Vec<CursorId> = container.cursors.iter().filter(waiting).copied().collect();
-        let marks = waiting.iter().filter_map(|id| self.cursors.get(id));
-        let Some(begin) = marks.clone().map(|cursor| cursor.watermark().position).min() else {
+        let (mut waiting, mut stands) = (Vec::new(), false);
+        for id in &container.cursors {
+            if let Some(cursor) = self.cursors.get_mut(id).filter(|cursor| cursor.is_behind()) {
+                stands |= cursor.stands_for(now) >= STANDS;
+                waiting.push(*id);
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        // The copy is in the file's place for those as well that have not looked yet at what was written last.
+        let all = container.cursors.iter().filter_map(|id| self.cursors.get(id));
+        let needed = all.filter(|cursor| cursor.state != State::Finished || cursor.is_behind());
+        let Some(begin) = needed.clone().map(|cursor| cursor.watermark().position).min() else {
             return;
         };
-        let stuck = marks.clone().any(|cursor| {
-            let lane = self.tenants.get(&*cursor.tenant);
-            lane.is_some_and(|lane| match lane.acknowledged {
-                Some(at) => now.duration_since(at) >= STUCK,
-                // An agent that dies every second in an outage must not begin to wait each time.
-                None => cursor.backlog.at_start || now.duration_since(lane.since) >= STUCK,
-            })
-        });
+        let mut marks = waiting.iter().filter_map(|id| self.cursors.get(id));
+        let stuck = stands
+            || marks.any(|cursor| {
+                let lane = self.tenants.get(&*cursor.tenant);
+                lane.is_some_and(|lane| match lane.acknowledged {
+                    Some(at) => now.duration_since(at) >= STUCK,
+                    // An agent that dies every second in an outage must not begin to wait each time.
+                    None => cursor.backlog.at_start || now.duration_since(lane.since) >= STUCK,
+                })
+            });
         let danger = Danger {
             gone: container.gone,
             stuck,
@@ -147,7 +161,7 @@ impl<S: Sink> Core<S> {
         let Some(number) = container.chain.at_risk(begin.generation, danger) else {
             return;
         };
-        let outputs = marks.map(Cursor::output).collect();
+        let outputs = needed.map(Cursor::output).collect();
         let Some(head) = container.chain.head_of(number) else {
             return;
         };

@@ -9,7 +9,7 @@ use super::container::Container;
 use super::core::Core;
 use super::cursor::{Cursor, State};
 use crate::batch::Bound;
-use crate::checkpoint::record::{Flush, Record, StreamBound, Watermark};
+use crate::checkpoint::record::{Count, Flush, Record, StreamBound, Watermark};
 use crate::discover::names::ContainerKey;
 use crate::tail::position::CursorId;
 
@@ -142,6 +142,14 @@ impl<S: Sink> Core<S> {
             return;
         }
         cursor.journaled = Some(mark);
+        let expired = cursor.expired_before(mark.position);
+        if expired > 0 {
+            let count = Count::Rejected {
+                reason: "older_than_max_age".to_owned(),
+                lines: expired,
+            };
+            self.journal.append(&Record::Counted(cursor.output(), count));
+        }
         if cursor
             .under_way
             .take_if(|given_up| *given_up < mark.position.generation)

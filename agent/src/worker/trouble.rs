@@ -21,11 +21,12 @@ use crate::tail::generation::Generation;
 
 /// A file that cannot be read is tried for a while, and then left for a younger one. True: its folder has to be listed
 /// first, since it has another name by now.
-pub(super) fn unreadable(
+pub(super) fn unreadable<S: Sink>(
     cursor: &mut Cursor,
     container: &mut Container,
     error: &io::Error,
     now: Instant,
+    sink: &mut S,
     figures: &mut Figures,
 ) -> (Step, bool) {
     let number = cursor.position.generation;
@@ -36,16 +37,18 @@ pub(super) fn unreadable(
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     let next = container.chain.after(cursor.position, container.gone, now);
-    if let Next::Move { to, .. } = next
-        && !no_descriptor
-        && container.chain.give_up(number, error, now)
-    {
-        *figures.resets.entry("file_unreadable").or_default() += 1;
-        cursor.misses(&container.pod, GapCause::FileUnreadable);
+    let is_last = next == Next::Stay && !container.gone;
+    if is_last || no_descriptor || !container.chain.give_up(number, error, now) {
+        return (Step::AtEnd, false);
+    }
+    *figures.resets.entry("file_unreadable").or_default() += 1;
+    cursor.misses(&container.pod, GapCause::FileUnreadable);
+    if let Next::Move { to, .. } = next {
         cursor.go_to(to);
         return (Step::Read(1), false);
     }
-    (Step::AtEnd, false)
+    // Nothing follows, and nobody opens it any more.
+    (without_file(cursor, container, sink), false)
 }
 
 /// A file was cut or rewritten: its folder is listed first, since it may have been copied before, and then what it
@@ -77,7 +80,8 @@ pub(super) fn file_of<S: Sink>(
     let Some(begin) = found.map(Generation::beginning) else {
         return Err(without_file(cursor, container, sink));
     };
-    if begin.generation > cursor.position.generation {
+    // A copy in a file's place begins no earlier than somebody needed when it was made.
+    if begin > cursor.position {
         if cursor.flush_all(sink).is_err() {
             return Err(Step::NoRoom(0));
         }

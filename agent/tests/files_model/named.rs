@@ -817,3 +817,24 @@ fn an_empty_file_passed_over_is_read_when_filled_rotated_and_compressed_before_t
         ],
     );
 }
+
+#[test]
+fn a_dead_containers_files_are_copied_and_read_once() {
+    holds(
+        false,
+        &[
+            Op::Lines(true, 1),
+            Op::Rotate(0),
+            Op::Clock,
+            Op::Lines(true, 1),
+            ack(1),
+            Op::Restart,
+            Op::CopyTruncate,
+            Op::Late,
+            Op::Crash {
+                save: false,
+                torn: false,
+            },
+        ],
+    );
+}

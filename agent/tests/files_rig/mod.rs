@@ -58,6 +58,8 @@ pub struct FakeSink {
     /// Requests under way before nothing is taken.
     pub window: usize,
     pub blocked: Vec<Key>,
+    /// Tenants whose streams have enough waiting.
+    pub full: Vec<Key>,
     /// Entries that were not taken.
     pub refused: usize,
     next: u64,
@@ -72,6 +74,7 @@ impl Default for FakeSink {
             room: 1_000_000,
             window: 1_000_000,
             blocked: Vec::new(),
+            full: Vec::new(),
             refused: 0,
             next: 1,
         }
@@ -112,8 +115,9 @@ impl Sink for FakeSink {
         entries < self.room && self.sealed.len() < self.window && !self.blocked.contains(tenant)
     }
     fn rest(&mut self, _stream: StreamId) {}
-    fn takes_more(&self, _stream: StreamId) -> bool {
-        true
+    fn takes_more(&self, stream: StreamId) -> bool {
+        let of = self.streams.get(stream.0 as usize);
+        of.is_none_or(|(tenant, _)| !self.full.contains(tenant))
     }
     fn late_until(&self, _stream: StreamId) -> i64 {
         i64::MIN

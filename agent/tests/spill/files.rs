@@ -1,5 +1,6 @@
 //! Files that vanish before Loki has taken them, an agent that dies meanwhile, and a disk that runs full.
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -145,6 +146,133 @@ fn the_oldest_compressed_file_is_copied_while_its_tenant_is_stuck() {
     rig.run(3_000);
     assert_eq!(rig.lines(), ["1", "2", "3"]);
     assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn what_an_earlier_restart_left_keeps_no_file_of_this_one_from_being_copied() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["0"]);
+    rig.run(1_500);
+    // kubelet keeps what the dead container wrote, and rotates the living one's file.
+    let mut rotated = Vec::new();
+    for (second, line) in [(1, "1"), (2, "2")] {
+        rig.log("1.log", &[line]);
+        let to = rig.folder().join(format!("1.log.20261120-17500{second}"));
+        fs::rename(rig.folder().join("1.log"), &to).unwrap();
+        rotated.push(to);
+    }
+    rig.log("1.log", &["3"]);
+    gzip(&rotated[0]);
+    hold(&mut rig, 4_000);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    fs::remove_file(rotated[0].with_extension("20261120-175001.gz")).unwrap();
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["0", "1", "2", "3"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn what_a_dead_container_wrote_is_copied_before_the_next_one_dies() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.log("1.log", &["2"]);
+    hold(&mut rig, 1_000);
+    assert_eq!(copies(&rig), 0, "a tenant that is a moment late is not stuck");
+    hold(&mut rig, 3_000);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    fs::remove_file(rig.folder().join("0.log")).unwrap();
+    rig.log("2.log", &["3"]);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn a_dead_containers_file_is_copied_though_the_next_one_wrote_nothing_yet() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    hold(&mut rig, 500);
+    fs::write(rig.folder().join("1.log"), "").unwrap();
+    hold(&mut rig, 500);
+    fs::remove_file(rig.folder().join("0.log")).unwrap();
+    hold(&mut rig, 500);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    rig.start();
+    rig.log("1.log", &["2"]);
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn lines_that_their_stream_has_no_room_for_are_copied_for_each_output() {
+    for tenants in [&["t"][..], &["t", "u"]] {
+        let config = crate::files_rig::in_force(
+            vec![crate::files_rig::pipeline("p", tenants)],
+            tenants
+                .iter()
+                .map(|name| crate::files_rig::tenant(name, 4096))
+                .collect(),
+        );
+        let mut rig = Rig::with(config);
+        rig.log("0.log", &["1"]);
+        rig.run(1_500);
+        // A replica of the same labels has filled the stream of one tenant; the other one's flows, with a request under way.
+        rig.core().sink().full = vec![Key::new("logging", "t")];
+        rig.log("0.log", &["2", "3"]);
+        rig.run(2_000);
+        rig.log("0.log", &["4"]);
+        hold(&mut rig, 1_500);
+        fs::remove_dir_all(rig.dir.path().join("pods").join(POD)).unwrap();
+        hold(&mut rig, 500);
+        assert_eq!(copies(&rig), 1, "{tenants:?}");
+        rig.core().sink().full.clear();
+        if tenants.len() == 1 {
+            die(&mut rig);
+            rig.start();
+        }
+        rig.run(3_000);
+        for tenant in tenants {
+            let of_tenant = rig
+                .acked
+                .iter()
+                .filter(|sent| sent.tenant == Key::new("logging", *tenant));
+            let lines: Vec<&str> = of_tenant.map(|sent| &*sent.line).collect();
+            assert_eq!(lines, ["1", "2", "3", "4"], "{tenant}");
+        }
+    }
+}
+
+#[test]
+fn the_oldest_compressed_file_is_copied_while_one_stream_of_a_tenant_is_stuck() {
+    let mut rig = Rig::new();
+    let first = rotate(&rig, 1, &["1"]);
+    rotate(&rig, 2, &["2"]);
+    rig.log("0.log", &["3"]);
+    gzip(&first);
+    rig.turn();
+    // Loki takes nothing of this stream, and the tenant's others flow.
+    let held = std::mem::take(&mut rig.under_way);
+    assert_eq!(held.len(), 1);
+    let other = rig.dir.path().join("pods/a_other_uid-other/main");
+    fs::create_dir_all(&other).unwrap();
+    for second in 0..62_u32 {
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(other.join("0.log"))
+            .unwrap();
+        file.write_all(cri("stdout", "F", &format!("other {second}")).as_bytes())
+            .unwrap();
+        rig.run(1_000);
+        assert!(second > 50 || copies(&rig) == 0, "after {second} s");
+    }
+    assert_eq!(copies(&rig), 1);
 }
 
 #[test]
