@@ -388,6 +388,74 @@ fn at_the_tenants_limit_of_streams_new_ones_go_one_at_a_time() {
     assert!(seal_all(&mut batcher, now).len() >= 4);
 }
 
+/// What a file's turn brings: reads, while the stream takes more.
+fn offer(batcher: &mut Batcher, stream: StreamId, number: usize) -> usize {
+    let mut taken = 0;
+    while batcher.has_room(&key("a")) && batcher.takes_more(stream) {
+        for line in 0..256 {
+            if add(batcher, stream, stream.0, &noise(number * 1000 + line, 1000)) == Append::NoRoom {
+                return taken;
+            }
+            taken += 1;
+        }
+    }
+    taken
+}
+
+#[test]
+fn streams_that_loki_does_not_take_leave_room_for_those_that_it_knows() {
+    let mut batcher = batcher(32 * MIB, wide());
+    let begin = Instant::now();
+    let known = warm(&mut batcher, "a", "{n=\"known\"}", begin);
+    let refused: Vec<StreamId> = (0..200)
+        .map(|n| batcher.open_stream(&key("a"), &format!("{{n=\"{n}\"}}")))
+        .collect();
+    let (mut flowed, mut waiting) = (0, Vec::new());
+    for second in 1..40_u32 {
+        let now = begin + second * SECOND;
+        for (number, stream) in refused.iter().enumerate() {
+            offer(&mut batcher, *stream, number);
+        }
+        let offered = offer(&mut batcher, known, 500 + second as usize);
+        assert!(offered > 0, "the known stream has no room after {second} s");
+        flowed += offered;
+        for batch in seal_all(&mut batcher, now) {
+            if proto::decode(&batch.body).streams[0].labels.contains("known") {
+                done(&mut batcher, batch);
+            } else {
+                let wait = Outcome {
+                    id: batch.id,
+                    tenant: Arc::clone(&batch.tenant),
+                    stream: None,
+                    fate: Fate::Waits(Limit::Streams),
+                    body: Vec::new(),
+                };
+                assert!(batcher.complete(wait).is_empty());
+                waiting.push(batch);
+            }
+        }
+    }
+    assert!(flowed > 20_000, "{flowed}");
+    // The limit is raised: all of them flow.
+    let mut taken = std::collections::BTreeSet::new();
+    for second in 40..100_u32 {
+        for batch in std::mem::take(&mut waiting) {
+            taken.insert(proto::decode(&batch.body).streams[0].labels.clone());
+            done(&mut batcher, batch);
+        }
+        for (number, stream) in refused.iter().enumerate() {
+            if !taken.contains(&format!("{{n=\"{number}\"}}")) {
+                offer(&mut batcher, *stream, number);
+            }
+        }
+        waiting = seal_all(&mut batcher, begin + second * SECOND);
+    }
+    assert_eq!(
+        taken.iter().filter(|labels| !labels.contains("known")).count(),
+        200
+    );
+}
+
 fn add_at(batcher: &mut Batcher, stream: StreamId, cursor: u32, seconds: i64) -> Append {
     let entry = Entry {
         timestamp: Timestamp { seconds, nanos: 0 },
@@ -526,7 +594,7 @@ fn a_stream_with_enough_waiting_takes_no_more_and_leaves_room_for_others() {
         ..wide()
     };
     let mut batcher = batcher(32 * MIB, limits);
-    let heavy = batcher.open_stream(&key("a"), "{n=\"heavy\"}");
+    let heavy = warm(&mut batcher, "a", "{n=\"heavy\"}", Instant::now());
     let line = "x".repeat(1000);
     let mut lines = 0;
     while batcher.takes_more(heavy) {
@@ -536,7 +604,7 @@ fn a_stream_with_enough_waiting_takes_no_more_and_leaves_room_for_others() {
     assert!((300..500).contains(&lines), "{lines}");
     assert!(batcher.has_room(&key("a")));
     batcher.drain();
-    let batch = batcher.seal(Instant::now()).unwrap();
+    let batch = batcher.seal(Instant::now() + 30 * SECOND).unwrap();
     assert!(batcher.takes_more(heavy));
     done(&mut batcher, batch);
 }

@@ -341,6 +341,32 @@ async fn while_held_one_request_probes() {
 }
 
 #[tokio::test]
+async fn a_line_that_a_firewall_does_not_like_waits_alone() {
+    let double = Double::deciding(|asked| {
+        let lines = asked.request.streams.iter().flat_map(|stream| &stream.entries);
+        if lines.into_iter().any(|entry| entry.line.contains("poison")) {
+            status(403, "<html>blocked by policy</html>")
+        } else {
+            Reply::Stored
+        }
+    })
+    .await;
+    let mut rig = Rig::new(TIMING, true);
+    rig.pushers.set_tenant(&in_force("ops", url(&double)));
+    rig.send(&key("ops"), &[(A, &["a1", "a2", "poison", "a3"])]);
+    let begun = Instant::now();
+    while !double.lines().contains(&"a3".to_owned()) {
+        rig.send(&key("ops"), &[(B, &["b1"])]);
+        rig.outcome().await;
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", double.lines());
+    }
+    let lines = double.lines();
+    assert_eq!(lines[..3], ["a1", "a2", "a3"], "{lines:?}");
+    let message = rig.problem(&key("ops"), ProblemReason::Unauthorized).await;
+    assert!(message.contains("403"), "{message}");
+}
+
+#[tokio::test]
 async fn one_stalled_tenant_does_not_delay_another() {
     let stalled = Double::deciding(|_| Reply::Silent(LONG)).await;
     let good = Double::scripted([]).await;

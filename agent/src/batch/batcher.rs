@@ -12,7 +12,7 @@ use super::encode::{HEAD, Head};
 use super::flight::InFlight;
 use super::order::Order;
 use super::pool::{Chain, Pool};
-use super::stream::{Block, Stream, Streams, Trust};
+use super::stream::{Block, ENOUGH, Stream, Streams, Trust};
 use super::tenant::Tenants;
 use super::{Append, Bound, Entry, Finished, PieceId, StreamId, seal};
 use crate::tail::position::CursorId;
@@ -177,9 +177,10 @@ impl Batcher {
     /// the room of the others.
     pub fn takes_more(&self, stream: StreamId) -> bool {
         let found = self.streams.get(stream);
-        found.is_none_or(|stream| {
-            let tenant = self.tenants.get(stream.tenant);
-            tenant.is_none_or(|tenant| stream.waiting <= 2 * tenant.batch_bytes())
+        let of = found.and_then(|stream| Some((stream, self.tenants.get(stream.tenant)?)));
+        of.is_none_or(|(stream, tenant)| match stream.untaken {
+            Some(bytes) => bytes < ENOUGH && tenant.untaken < self.tenants.most_untaken(&self.pool),
+            None => stream.waiting <= 2 * tenant.batch_bytes(),
         })
     }
 
@@ -275,6 +276,8 @@ impl Batcher {
             stream.blocks.push_back(Block::default());
         }
         let is_next = stream.blocks.len() == 1 && !stream.in_flight;
+        let untaken = stream.came(need);
+        self.tenants.count_untaken(place, untaken);
         let Some(block) = stream.blocks.back_mut() else {
             return Append::NoRoom;
         };
@@ -282,7 +285,6 @@ impl Batcher {
             block.chain.reserve(&mut self.pool, need);
         }
         copy(&mut block.chain, &mut self.head, &head, entry);
-        stream.waiting += need;
         block.lines += 1;
         block.bytes += (line + entry.metadata.len()) as u64;
         block.oldest = block.oldest.min(seconds);
@@ -330,6 +332,12 @@ impl Batcher {
         for (id, stream) in self.streams.iter_mut() {
             for block in stream.drop_cursor(cursor) {
                 stream.waiting = stream.waiting.saturating_sub(block.len());
+                if let Some(bytes) = &mut stream.untaken
+                    && let Some(tenant) = self.tenants.get_mut(stream.tenant)
+                {
+                    *bytes = bytes.saturating_sub(block.len());
+                    tenant.untaken = tenant.untaken.saturating_sub(block.len());
+                }
                 let freed = block.release(&mut self.pool);
                 self.tenants.exchange(stream.tenant, freed, 0);
                 touched.push(id);

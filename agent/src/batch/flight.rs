@@ -45,6 +45,7 @@ impl Batcher {
         let Some(mut request) = self.in_flight.remove(&outcome.id) else {
             return Vec::new();
         };
+        let place = request.tenant;
         let ended = matches!(outcome.fate, Fate::Ended(_));
         let mut finished = Vec::new();
         let mut over = Vec::new();
@@ -101,6 +102,10 @@ impl Batcher {
         for id in over {
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.in_flight = false;
+                let taken = stream.untaken.take().unwrap_or_default();
+                if let Some(tenant) = self.tenants.get_mut(place) {
+                    tenant.untaken = tenant.untaken.saturating_sub(taken);
+                }
             }
             self.remove_if_over(id);
         }

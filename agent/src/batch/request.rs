@@ -88,7 +88,7 @@ impl Batcher {
             .compressor
             .begin(total, self.bodies.pop().unwrap_or_default());
         let mut flying = Vec::with_capacity(streams.len());
-        let (mut lines, mut bytes, mut freed) = (0, 0, 0);
+        let (mut lines, mut bytes, mut freed, mut untaken) = (0, 0, 0, 0);
         let mut first = false;
         for id in streams {
             let Some(stream) = self.streams.get_mut(*id) else {
@@ -108,7 +108,10 @@ impl Batcher {
             if stream.order.must_be_journaled(block.bound) {
                 self.raised.push(stream.bound(&tenant, block.bound));
             }
-            first |= stream.travels_alone(now);
+            if stream.travels_alone(now) {
+                first = true;
+                untaken += stream.asks(block.len());
+            }
             stream.in_flight = true;
             stream.sealed_at = Some(now);
             stream.listed = !stream.blocks.is_empty();
@@ -136,6 +139,7 @@ impl Batcher {
             owner.firsts.began(first);
             owner.sent(bytes, now);
         }
+        self.tenants.count_untaken(place, untaken);
         let count = u32::try_from(streams.len()).unwrap_or(u32::MAX);
         self.in_flight.insert(
             id,
@@ -200,7 +204,7 @@ fn gather(tenant: &Tenant, streams: &Streams, now: Instant, candidates: &mut Vec
             stream: *id,
             bytes,
             opened: block.opened.unwrap_or(now),
-            full: stream.blocks.len() > 1,
+            full: stream.is_full(),
             // Behind the success of another stream a refusal would not be seen.
             alone: first || stream.trust == Trust::Refused || tenant.is_near_limit(stream.meter, bytes, now),
             ready_at: if first {

@@ -17,6 +17,8 @@ use crate::tail::position::CursorId;
 
 /// Bytes of entries from which on compressing them apart from what follows makes them but a few percent longer.
 const WORTH: usize = 16 << 10;
+/// Bytes that are taken of a stream before Loki took anything of it, about: no more than to see whether it does.
+pub(super) const ENOUGH: usize = 64 << 10;
 /// A stream that rested this long may have to be made anew by Loki, so it is sent alone again.
 const REST: Duration = Duration::from_mins(30);
 /// A stream that nobody has open is remembered so long: Loki judges late lines by what it was sent, and forgets a
@@ -144,6 +146,8 @@ pub(super) struct Stream {
     pub(super) returning: u32,
     /// Bytes of all entries that wait, before compression.
     pub(super) waiting: usize,
+    /// Bytes that came before Loki took anything of it; none from then on.
+    pub(super) untaken: Option<usize>,
     /// Since when nobody has it open and nothing of it is left.
     rests: Option<Instant>,
 }
@@ -163,6 +167,7 @@ impl Stream {
             trust: Trust::Counted,
             returning: 0,
             waiting: 0,
+            untaken: Some(0),
             rests: None,
         }
     }
@@ -199,6 +204,29 @@ impl Stream {
             return false;
         }
         now.saturating_duration_since(*self.rests.get_or_insert(now)) >= MEMORY
+    }
+
+    /// So many bytes came; returns how many of them came before Loki took anything.
+    pub(super) fn came(&mut self, bytes: usize) -> usize {
+        self.waiting += bytes;
+        self.untaken.as_mut().map_or(0, |untaken| {
+            *untaken += bytes;
+            bytes
+        })
+    }
+
+    /// Loki is asked for it with so many bytes; returns how many of them count as untaken from now on.
+    pub(super) fn asks(&mut self, bytes: usize) -> usize {
+        if self.untaken.is_some() {
+            return 0;
+        }
+        self.untaken = Some(bytes);
+        bytes
+    }
+
+    /// Whether its first block waits for no company: a stream that Loki has not taken yet is asked for with little.
+    pub(super) fn is_full(&self) -> bool {
+        self.blocks.len() > 1 || self.untaken.is_some_and(|bytes| bytes >= ENOUGH)
     }
 
     /// Bytes that its first block takes in a request.

@@ -42,6 +42,8 @@ pub(super) struct Tenant {
     pub(super) waiting: Vec<StreamId>,
     /// Bytes that it has taken from the pool.
     pub(super) used: usize,
+    /// Bytes of streams of which Loki took nothing yet, before compression.
+    pub(super) untaken: usize,
     /// There was no room for more of it since its last request was sealed or ended.
     pub(super) starved: bool,
     /// Its requests under way.
@@ -72,6 +74,7 @@ impl Tenant {
             by_labels: HashMap::new(),
             waiting: Vec::new(),
             used: 0,
+            untaken: 0,
             starved: false,
             in_flight: 0,
             firsts: Firsts::default(),
@@ -303,6 +306,21 @@ impl Tenants {
         };
         tenant.starved |= !has_room;
         has_room
+    }
+
+    /// Streams of which Loki took nothing yet have got so many bytes.
+    pub(super) fn count_untaken(&mut self, place: usize, bytes: usize) {
+        if bytes > 0
+            && let Some(tenant) = self.get_mut(place)
+        {
+            tenant.untaken += bytes;
+        }
+    }
+
+    /// Bytes that a tenant's streams may hold of which Loki took nothing yet: where it takes no further one, those that it
+    /// knows need the rest.
+    pub(super) fn most_untaken(&self, pool: &Pool) -> usize {
+        pool.budget() / (4 * self.by_key.len().max(1))
     }
 
     /// Whether a tenant may take so much more. Alone it may take everything; beside others at most half, and

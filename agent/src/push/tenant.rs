@@ -4,7 +4,7 @@
 //! probes and the others wait. A stream that Loki does not take for a limit of its own waits beside them.
 
 use std::future;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ use crate::config::TenantInForce;
 
 /// Failures of one request that are not worth a word: one 503 or 429 is daily life.
 const QUIET_ATTEMPTS: u32 = 3;
+
+/// How often others get through beside a request that does not, until the fault is taken to be in it: a firewall may not
+/// like a line.
+const ALONE: u32 = 2;
 
 /// Bytes of a request that is not halved for its tenant's rate.
 const SMALL: u64 = 128 << 10;
@@ -51,6 +55,8 @@ pub(super) struct Tenant {
     /// streams are refused; the problem is over when there is none left.
     troubled: AtomicUsize,
     unparsable_was_said: AtomicBool,
+    /// Requests that were taken.
+    taken: AtomicU64,
 }
 
 /// A request in trouble, for as long as it is.
@@ -66,6 +72,21 @@ impl<'a> Trouble<'a> {
 impl Drop for Trouble<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What others had taken when a request did not get through the last time, and how often they had meanwhile.
+#[derive(Default)]
+struct Alone {
+    taken: Option<u64>,
+    times: u32,
+}
+
+impl Alone {
+    /// It did not get through again: whether that is its own fault.
+    fn is_refused(&mut self, taken: u64) -> bool {
+        self.times += u32::from(self.taken.replace(taken).is_some_and(|before| before < taken));
+        self.times >= ALONE
     }
 }
 
@@ -95,6 +116,7 @@ impl Tenant {
             next_turn: Mutex::default(),
             troubled: AtomicUsize::new(0),
             unparsable_was_said: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
         }
     }
 
@@ -141,6 +163,7 @@ impl Tenant {
         let mut permit = None;
         let mut attempt = u32::from(waits.is_some());
         let mut trouble = None;
+        let mut alone = Alone::default();
         loop {
             let turn = self.turn_to_ask(waits).await;
             permit = self.gate.leave(&self.shared.timing, permit, &mut access).await;
@@ -170,7 +193,19 @@ impl Tenant {
                 }
                 Verdict::Apart => return Settled::Apart,
                 Verdict::Halve(reason) => return Settled::Halve(reason),
-                Verdict::Hold { cause, hold } => self.hold(hold, problem(cause, client.host())),
+                Verdict::Hold { cause, hold } => {
+                    // The next probe is another request's: this one may be all that does not get through.
+                    permit = None;
+                    if !alone.is_refused(self.taken.load(Ordering::Relaxed)) {
+                        self.hold(hold, problem(cause, client.host()));
+                    } else if part.lines > 1 {
+                        return Settled::Halve("refused");
+                    } else {
+                        trouble.get_or_insert_with(|| Trouble::new(&self.troubled));
+                        self.say(Some(problem(cause, client.host())));
+                        pause(self.pause(attempt, None, None), &mut access).await;
+                    }
+                }
                 Verdict::Retry {
                     cause,
                     retry_after,
@@ -187,12 +222,7 @@ impl Tenant {
                         feedback.throttled(part.bytes());
                     }
                     let asks = turn.is_some() && limit == Some(Limit::Streams);
-                    let refusals = if asks {
-                        self.refusals.fetch_add(1, Ordering::Relaxed) + 1
-                    } else {
-                        attempt
-                    };
-                    if refusals.max(attempt) >= QUIET_ATTEMPTS {
+                    if self.is_worth_a_word(attempt, asks) {
                         trouble.get_or_insert_with(|| Trouble::new(&self.troubled));
                         self.say(Some(problem(cause, client.host())));
                     }
@@ -205,15 +235,8 @@ impl Tenant {
                     if asks {
                         continue;
                     }
-                    let pause = self.pause(
-                        attempt,
-                        retry_after,
-                        too_fast.then(|| feedback.time_of(part.bytes())),
-                    );
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        _ = access.changed() => {}
-                    }
+                    let takes = too_fast.then(|| feedback.time_of(part.bytes()));
+                    pause(self.pause(attempt, retry_after, takes), &mut access).await;
                 }
             }
         }
@@ -232,6 +255,12 @@ impl Tenant {
             Access::Wrong(problem, _) => self.hold(Hold::Refused, problem),
         }
         None
+    }
+
+    /// Whether a request's failures are told; one that asks for a stream counts those of all that do.
+    fn is_worth_a_word(&self, attempt: u32, asks: bool) -> bool {
+        let refusals = self.refusals.fetch_add(u32::from(asks), Ordering::Relaxed);
+        attempt.max(if asks { refusals + 1 } else { 0 }) >= QUIET_ATTEMPTS
     }
 
     /// How long to wait before the next attempt. After the tenant's rate was exceeded the request takes its turn among
@@ -263,6 +292,7 @@ impl Tenant {
     }
 
     pub(super) fn flows(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         self.gate.release();
         if self.troubled.load(Ordering::Relaxed) == 0 {
             self.say(None);
@@ -301,6 +331,14 @@ impl Tenant {
         if reason == "unparsable" && !self.unparsable_was_said.swap(true, Ordering::Relaxed) {
             tracing::error!(tenant = %self.key, "Loki cannot decode a line that was sent: it is counted as unparsable");
         }
+    }
+}
+
+/// Waits; a new configuration ends it.
+async fn pause(pause: Duration, changed: &mut watch::Receiver<Access>) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        _ = changed.changed() => {}
     }
 }
 
