@@ -93,7 +93,7 @@ impl Batcher {
             match outcome.fate {
                 Fate::Ended(_) if request.first => tenant.firsts.taken(),
                 Fate::Waits(Limit::Streams) => tenant.firsts.refused(),
-                Fate::Ended(_) | Fate::Waits(Limit::Rate) => {}
+                Fate::Ended(_) | Fate::Waits(Limit::Rate | Limit::Content) => {}
             }
         }
         if left > 0 {

@@ -126,6 +126,8 @@ pub enum Limit {
     Streams,
     /// On the bytes of this one.
     Rate,
+    /// Of what stands before Loki: it lets others through, and not this line.
+    Content,
 }
 
 /// How new a stream's lines are: to be remembered before they are sent.

@@ -55,6 +55,17 @@ pub(super) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Lines that are refused for good, by reason.
+    pub(super) fn refused(self) -> Vec<(&'static str, u64)> {
+        if let Self::Rejected(refused) = self {
+            refused
+        } else {
+            Vec::new()
+        }
+    }
+}
+
 /// Loki takes no further stream of this tenant; those that it has still flow.
 const STREAM_LIMIT: &str = "maximum active stream limit exceeded";
 

@@ -76,13 +76,17 @@ impl Drop for Trouble<'_> {
 }
 
 /// What others had taken when a request did not get through the last time, and how often they had meanwhile.
-#[derive(Default)]
 struct Alone {
     taken: Option<u64>,
     times: u32,
 }
 
 impl Alone {
+    fn of(waits: Option<Limit>) -> Self {
+        let times = if waits == Some(Limit::Content) { ALONE } else { 0 };
+        Self { taken: None, times }
+    }
+
     /// It did not get through again: whether that is its own fault.
     fn is_refused(&mut self, taken: u64) -> bool {
         self.times += u32::from(self.taken.replace(taken).is_some_and(|before| before < taken));
@@ -163,7 +167,7 @@ impl Tenant {
         let mut permit = None;
         let mut attempt = u32::from(waits.is_some());
         let mut trouble = None;
-        let mut alone = Alone::default();
+        let mut alone = Alone::of(waits);
         loop {
             let turn = self.turn_to_ask(waits).await;
             permit = self.gate.leave(&self.shared.timing, permit, &mut access).await;
@@ -184,12 +188,7 @@ impl Tenant {
                     feedback.answered(took);
                     drop(trouble);
                     self.flows();
-                    let refused = if let Verdict::Rejected(refused) = verdict {
-                        refused
-                    } else {
-                        Vec::new()
-                    };
-                    return Settled::Done(refused);
+                    return Settled::Done(verdict.refused());
                 }
                 Verdict::Apart => return Settled::Apart,
                 Verdict::Halve(reason) => return Settled::Halve(reason),
@@ -200,6 +199,8 @@ impl Tenant {
                         self.hold(hold, problem(cause, client.host()));
                     } else if part.lines > 1 {
                         return Settled::Halve("refused");
+                    } else if waits.is_none() {
+                        return Settled::Waits(Limit::Content);
                     } else {
                         trouble.get_or_insert_with(|| Trouble::new(&self.troubled));
                         self.say(Some(problem(cause, client.host())));
