@@ -37,7 +37,8 @@ measure_outage() { # the sink answers 503 while lines come, and takes everything
   local root=$work/outage; mkdir -p "$root"; sink_start --count
   agent_start "$root"; settle
   ask refuse >/dev/null
-  write_paced "$root" "$RATE" "$OUTAGE_SECONDS"; watch_agent "$writer"
+  # So small that most files are deleted before Loki is back: what was in them is copied.
+  write_paced "$root" "$RATE" "$OUTAGE_SECONDS" --rotate $((2 << 20)); watch_agent "$writer"
   gap=''; held "$OUTAGE_SECONDS s without Loki at $RATE lines/s"
   ask accept >/dev/null
   sleep 5 & watch_agent $!

@@ -79,7 +79,8 @@ impl Parser {
             return None;
         };
         let seconds = self.minute_seconds.filter(|_| *minute == self.minute)?;
-        let second = two_digits([s1, s2]).filter(|second| *second <= 60)?;
+        // A leap second may be the one that no timestamp can be.
+        let second = two_digits([s1, s2]).filter(|second| *second < 60)?;
         let stream = match head.last_chunk::<9>()? {
             b"stdout F " => Stream::Stdout,
             b"stderr F " => Stream::Stderr,
@@ -365,6 +366,11 @@ mod tests {
         ] {
             assert_eq!(timestamp(text), seconds.map(|seconds| (seconds, 0)), "{text}");
         }
+        // The same behind a line of the same minute.
+        let mut parser = Parser::default();
+        let line = |second| format!("9999-12-31T23:59:{second}.000000000Z stdout F a");
+        assert!(parser.parse(line(59).as_bytes()).is_ok());
+        assert_eq!(parser.parse(line(60).as_bytes()), Err(Malformed));
     }
 
     #[test]

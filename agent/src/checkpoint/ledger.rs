@@ -395,6 +395,22 @@ mod tests {
         }
 
         #[test]
+        fn a_tail_that_never_reached_the_disk_costs_only_the_last_record(
+            records in proptest::collection::vec(any_record(), 1..30), at in any::<prop::sample::Index>(), zeros in 1..5_000_usize,
+        ) {
+            let (mut bytes, ends) = journal(&records);
+            let cut = at.index(bytes.len()).max(HEADER.len());
+            bytes.truncate(cut);
+            bytes.resize(cut + zeros, 0);
+            let (found, end) = read(&bytes);
+            // The last one may have ended in zeros.
+            let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+            prop_assert!(found.len() == whole || found.len() == whole + 1);
+            prop_assert_eq!(&found, &records[..found.len()]);
+            prop_assert_ne!(end, End::Corrupt);
+        }
+
+        #[test]
         fn a_flipped_bit_is_never_believed(
             records in proptest::collection::vec(any_record(), 1..30),
             at in any::<prop::sample::Index>(), bit in 0..8_u8,

@@ -347,7 +347,8 @@ pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> End {
             return End::Torn;
         };
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-            return if after.is_empty() { End::Torn } else { End::Corrupt };
+            let nothing_follows = after.iter().all(|byte| *byte == 0);
+            return if nothing_follows { End::Torn } else { End::Corrupt };
         }
         match Record::decode(body) {
             Some(Known::Record(record)) => each(record),

@@ -123,6 +123,7 @@ fn serve(mut connection: impl Read + Write, figures: &Figures) -> io::Result<()>
             missing -= read;
         }
         if figures.refusing.load(Ordering::Relaxed) {
+            figures.requests.fetch_add(1, Ordering::Relaxed);
             connection.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")?;
             continue;
         }
