@@ -164,9 +164,14 @@ impl Chain {
             // The name may have changed while the folder was listed; the inode knows. One that is not held open is
             // either there, or gone for good.
             None => generation.is_nameless(),
+            // Of a restart's rotated files kubelet deletes the oldest one next, and all of an earlier restart's with the
+            // container's next death.
             Some(name) => {
-                let mut older = self.generations.iter().take(at);
-                danger.stuck && name.gz && older.all(|older| older.name.is_none())
+                let is_named = |older: &Generation| older.name.is_some() && !older.copy;
+                let mut same = self.generations.iter().take(at);
+                let is_oldest = !same.any(|older| older.restart == name.restart && is_named(older));
+                let is_dead = self.generations.iter().any(|other| other.restart > name.restart);
+                danger.stuck && (is_dead || name.gz && is_oldest)
             }
         }
     }

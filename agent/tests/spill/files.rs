@@ -148,6 +148,49 @@ fn the_oldest_compressed_file_is_copied_while_its_tenant_is_stuck() {
 }
 
 #[test]
+fn what_an_earlier_restart_left_keeps_no_file_of_this_one_from_being_copied() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["0"]);
+    rig.run(1_500);
+    // kubelet keeps what the dead container wrote, and rotates the living one's file.
+    let mut rotated = Vec::new();
+    for (second, line) in [(1, "1"), (2, "2")] {
+        rig.log("1.log", &[line]);
+        let to = rig.folder().join(format!("1.log.20261120-17500{second}"));
+        fs::rename(rig.folder().join("1.log"), &to).unwrap();
+        rotated.push(to);
+    }
+    rig.log("1.log", &["3"]);
+    gzip(&rotated[0]);
+    hold(&mut rig, 4_000);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    fs::remove_file(rotated[0].with_extension("20261120-175001.gz")).unwrap();
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["0", "1", "2", "3"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
+fn what_a_dead_container_wrote_is_copied_before_the_next_one_dies() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.log("1.log", &["2"]);
+    hold(&mut rig, 1_000);
+    assert_eq!(copies(&rig), 0, "a tenant that is a moment late is not stuck");
+    hold(&mut rig, 3_000);
+    assert_eq!(copies(&rig), 1);
+    die(&mut rig);
+    fs::remove_file(rig.folder().join("0.log")).unwrap();
+    rig.log("2.log", &["3"]);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+    assert_eq!(output(&mut rig).gap_count, 0);
+}
+
+#[test]
 fn a_copy_whose_file_still_has_its_name_is_not_read_twice() {
     let mut rig = Rig::new();
     let first = rotate(&rig, 1, &["1", "2"]);
