@@ -7,12 +7,15 @@ mod noise;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 
 use files_rig::{Rig, cri, gzip};
 use sluice_engine::key::Key;
 
 const FILES: usize = 20;
 const LINE: usize = 1 << 10;
+/// Lines of a file's turn, which is 256 KiB.
+const TURN: usize = 256;
 
 /// Files of so many lines of 1 KiB in containers of their own.
 fn backlog(rig: &Rig, lines: usize) -> u64 {
@@ -85,6 +88,56 @@ fn a_full_pool_costs_no_reads_and_every_file_gets_its_turn() {
     for lines in lines_of_each(&rig).values() {
         assert_eq!(*lines, 1024);
     }
+}
+
+/// Slow files beside the one that is never read to its end.
+const SLOW: usize = 100;
+/// Entries of a request.
+const REQUEST: usize = 32;
+
+#[test]
+fn a_file_at_full_speed_does_not_starve_a_hundred_slow_ones() {
+    const STEPS: usize = 300;
+    let mut rig = Rig::new();
+    rig.core().sink().room = REQUEST;
+    rig.core().sink().window = 2;
+    let fast = cri("stdout", "F", &"x".repeat(LINE - cri("stdout", "F", "").len()));
+    let all = STEPS * REQUEST + 2 * TURN;
+    rig.write("0.log", fast.repeat(all));
+    let slow = |rig: &Rig, file: usize, line: &str| {
+        let folder = rig.dir.path().join(format!("pods/a_slow-{file}_uid-{file}/c"));
+        fs::create_dir_all(&folder).unwrap();
+        let mut log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(folder.join("0.log"))
+            .unwrap();
+        log.write_all(cri("stdout", "F", line).as_bytes()).unwrap();
+    };
+    // Each slow file writes a line every ten seconds; one request is acknowledged in each step of a tenth of a second.
+    let mut written = BTreeMap::new();
+    for step in 0..STEPS {
+        let line = format!("slow {step}");
+        slow(&rig, step % SLOW, &line);
+        written.insert(line, rig.acked.len());
+        rig.turn();
+        rig.now += std::time::Duration::from_millis(100);
+        rig.ack(1);
+        assert!(rig.acked.len() >= step * REQUEST, "the tenant was idle");
+    }
+    // Before a line are: what was under way, what goes out until its file is looked at, half a second later at most, and
+    // one turn of the fast file, with what a read may take beyond it.
+    let most = (2 + 5) * REQUEST + 2 * TURN;
+    let mut worst = 0;
+    for (place, sent) in rig.acked.iter().enumerate() {
+        if let Some(at) = written.remove(&sent.line) {
+            worst = worst.max(place - at);
+        }
+    }
+    let waiting = written.values().min().map_or(0, |at| rig.acked.len() - at);
+    println!("at most {worst} lines passed before a slow one, {waiting} so far before the oldest that waits");
+    assert!(worst.max(waiting) <= most, "{worst}, {waiting}");
+    assert!(rig.acked.len() + TURN < all, "the fast file was read to its end");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tenants kept apart: Lokis that stall, crawl, refuse or throttle cost no other tenant more than two seconds and no agent
-//! its memory; afterwards nothing is missing anywhere.
+//! its memory; afterwards nothing is missing anywhere. Nor does a container that writes more than its tenant takes cost
+//! others of the tenant more.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -87,6 +88,64 @@ fn four_troubled_tenants_do_not_delay_a_fifth() {
     });
 }
 
+#[test]
+fn a_container_that_its_tenant_cannot_follow_does_not_delay_the_others_of_it() {
+    play("loud", async |scene: &Scene| {
+        // Half of what the loud ones write. A request's worth of it takes an eighth of a second.
+        let spec = json!({
+            "limits": {"rateBytesPerSecond": 2 << 20, "burstBytes": 2 << 20},
+            "delivery": {"batchBytes": 256 << 10},
+        });
+        let tenant = scene.tenant_with("a", spec).await;
+        let namespace = scene.namespace("a", json!({})).await;
+        scene.reader(&namespace).await;
+        let pipeline = scene.pipeline(&namespace, "app", &tenant, json!({})).await;
+        until_condition(&scene.cluster, &pipeline, "Ready", "True", None, PATIENCE).await;
+        let loud = NODES.map(|node| {
+            Pod::new(
+                &namespace,
+                &format!("loud-{node}"),
+                node,
+                wide("loud", 1000, SECONDS, 4000),
+            )
+        });
+        let writers = NODES.map(|node| Pod::new(&namespace, node, node, steady(node, 10, SECONDS)));
+        for pod in loud.iter().chain(&writers) {
+            pod.start(&scene.cluster).await;
+        }
+        for pod in loud.iter().chain(&writers) {
+            pod.until_running(&scene.cluster).await;
+        }
+        let slow = format!("{{namespace=\"{namespace}\", app=~\"node.\"}}");
+        let (lag, memory) = watch(scene, &tenant, &slow).await;
+        let mut waits = Vec::new();
+        for pod in &loud {
+            let own = format!("{{namespace=\"{namespace}\", app=\"{}\"}}", pod.name);
+            waits.push(behind(scene, &tenant, &own).await);
+        }
+        show(&format!(
+            "beside loud ones that are {:.0?} late: greatest lag {:.2} s, most memory of an agent {memory} KiB",
+            waits,
+            lag.as_secs_f64(),
+        ));
+        for pod in &writers {
+            pod.until_done(&scene.cluster, PATIENCE).await;
+        }
+        let count = steady_count(10, SECONDS);
+        scene.loki.until_count(&tenant, &slow, 2 * count, PATIENCE).await;
+        let lines = scene.loki.lines(&tenant, &slow).await;
+        for node in NODES {
+            assert_exact(&lines, node, count);
+        }
+        assert!(
+            waits.iter().all(|wait| *wait > 3 * MOST_LAG),
+            "the tenant had room for all: {waits:?}"
+        );
+        assert!(lag < MOST_LAG, "a slow container's lines are {lag:?} late");
+        assert!(memory < MOST_MEMORY, "an agent takes {memory} KiB");
+    });
+}
+
 fn server(cluster: &Cluster) -> SocketAddr {
     let url = cluster.variable("SLUICE_LOKI_URL");
     let address = url.trim_start_matches("http://");
@@ -101,20 +160,25 @@ async fn watch(scene: &Scene, tenant: &str, selector: &str) -> (Duration, u64) {
     tokio::time::sleep(Duration::from_secs(10)).await;
     while begin.elapsed() < Duration::from_secs(SECONDS - 10) {
         for node in NODES {
-            let now = Timestamp::now();
             let of_node = selector.replace('}', &format!(", node_name=\"{node}\"}}"));
-            let newest = scene.loki.newest(tenant, &of_node).await;
-            let newest = newest.unwrap_or_else(|error| panic!("{error}"));
-            let behind = i128::from(newest)
-                .saturating_sub(now.as_nanosecond())
-                .min(0)
-                .unsigned_abs();
-            lag = lag.max(Duration::from_nanos(u64::try_from(behind).unwrap_or(u64::MAX)));
+            lag = lag.max(behind(scene, tenant, &of_node).await);
             memory = memory.max(resident(&scene.cluster, node).await);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     (lag, memory)
+}
+
+/// How far the newest line in Loki is behind the clock.
+async fn behind(scene: &Scene, tenant: &str, selector: &str) -> Duration {
+    let now = Timestamp::now();
+    let newest = scene.loki.newest(tenant, selector).await;
+    let newest = newest.unwrap_or_else(|error| panic!("{error}"));
+    let behind = i128::from(newest)
+        .saturating_sub(now.as_nanosecond())
+        .min(0)
+        .unsigned_abs();
+    Duration::from_nanos(u64::try_from(behind).unwrap_or(u64::MAX))
 }
 
 /// KiB of memory that a node's agent takes, without what the kernel can drop at any time.

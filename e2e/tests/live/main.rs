@@ -19,6 +19,7 @@ mod delivery;
 mod faults;
 mod gateway;
 mod hostile;
+mod losses;
 mod permission;
 mod quiet;
 mod rotation;

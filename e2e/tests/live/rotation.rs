@@ -65,8 +65,9 @@ fn a_fast_writer_loses_nothing_over_five_rotations() {
     });
 }
 
-/// Rotated generations are named `0.log.<time>`, later `0.log.<time>.gz`.
-fn note_rotations(folder: &Path, namespace: &str, rotations: &mut BTreeSet<String>) {
+/// Adds the rotations that a namespace's pods show now, as `<namespace>_<pod>_<uid>/<time>`: rotated generations are
+/// named `0.log.<time>`, later `0.log.<time>.gz`.
+pub(crate) fn note_rotations(folder: &Path, namespace: &str, rotations: &mut BTreeSet<String>) {
     let pods = std::fs::read_dir(folder).into_iter().flatten().flatten();
     for pod in pods.filter(|entry| {
         entry
@@ -85,7 +86,8 @@ fn note_rotations(folder: &Path, namespace: &str, rotations: &mut BTreeSet<Strin
                 .trim_start_matches('.')
                 .split('.')
                 .next();
-            rotations.extend(time.filter(|time| !time.is_empty()).map(str::to_owned));
+            let time = time.filter(|time| !time.is_empty());
+            rotations.extend(time.map(|time| format!("{}/{time}", pod.file_name().display())));
         }
     }
 }
