@@ -246,3 +246,38 @@ fn with_too_few_watches_nothing_is_missed_and_they_are_used_again() {
     rig.ack(9);
     assert_eq!(rig.lines().last(), Some(&"3"), "told by a watch at once");
 }
+
+/// The most that this process had resident, in KiB.
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn pieces_without_an_end_take_no_more_memory_than_a_line() {
+    if !alone("pieces_without_an_end_take_no_more_memory_than_a_line", &[]) {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.core().sink().room = 1_000;
+    let pieces = cri("stdout", "P", &"x".repeat(16 << 10)).repeat(64);
+    // Whatever is needed once.
+    rig.write("0.log", &pieces);
+    rig.run(1_000);
+    let before = peak();
+    for _ in 0..128 {
+        rig.write("0.log", &pieces);
+        rig.run(200);
+        rig.acked.clear();
+    }
+    let grown = peak() - before;
+    assert!(grown < 16 << 10, "128 MiB of pieces took {grown} KiB");
+    rig.log("0.log", &["end"]);
+    rig.run(1_000);
+    assert!(
+        rig.lines().iter().any(|line| line.contains("end")),
+        "{:?}",
+        rig.lines()
+    );
+}

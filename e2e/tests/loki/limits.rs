@@ -235,3 +235,76 @@ async fn a_limit_of_fifty_streams() {
     std::fs::remove_dir_all(folder).unwrap();
     assert_eq!((fate.lost, fate.doubled, fate.reordered), (0, 0, 0));
 }
+
+/// A pod that moves: its writer on the first node ends, and one of the same pod goes on on the second.
+#[tokio::test]
+async fn what_two_nodes_kept_in_an_outage_longer_than_the_window_is_taken() {
+    const OUTAGE: u64 = 75;
+    let _beside = MACHINE.read().await;
+    let mut server = Server::start("outage", "").await;
+    let document = document(&server.url, "agent", &json!({"outOfOrderWindowMs": 60_000}));
+    let nodes = ["node1", "node2"].map(|node| (node, folder(&format!("outage-{node}"))));
+    let start = |at: usize| Agent::start(&nodes[at].1, nodes[at].0, &document);
+    let mut agents = [0, 1].map(|at| Some(start(at)));
+    let writer = |at: usize, pod, container| Writer::new(&nodes[at].1, pod, container);
+    let mut moved = writer(1, "db-0", "db");
+    "db-0-moved".clone_into(&mut moved.name);
+    let replicas = [writer(0, "web-0", "web"), writer(0, "web-1", "web")];
+    let mut writers: Vec<Writer> = replicas
+        .into_iter()
+        .chain([writer(0, "db-0", "db"), moved])
+        .collect();
+    let mut kept: Vec<Batch> = writers.iter().map(|_| Batch::new()).collect();
+    let second = async |writers: &mut Vec<Writer>, kept: &mut Vec<Batch>, has_moved: bool| {
+        let at = now();
+        for (index, writer) in writers.iter_mut().enumerate() {
+            if index == if has_moved { 2 } else { 3 } {
+                continue;
+            }
+            let first = writer.written;
+            let times = (0..5).map(|line| at + line * 200);
+            writer.write(times.clone(), 100);
+            let container = if index < 2 { "web" } else { "db" };
+            let lines = times
+                .zip(first + 1..)
+                .map(|(time, n)| (time, format!("{} n={n} ", writer.name)));
+            kept[index].entry(container.to_owned()).or_default().extend(lines);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    for _ in 0..5 {
+        second(&mut writers, &mut kept, false).await;
+    }
+    server.stop();
+    for at in 0..OUTAGE {
+        for (node, agent) in agents.iter_mut().enumerate() {
+            if at == OUTAGE * (1 + node as u64) / 3 {
+                drop(agent.take());
+                *agent = Some(start(node));
+            }
+        }
+        second(&mut writers, &mut kept, at > OUTAGE / 2).await;
+    }
+    server.resume().await;
+    for _ in 0..5 {
+        second(&mut writers, &mut kept, true).await;
+    }
+    let written: Vec<(String, u64)> = writers.iter().map(|w| (w.name.clone(), w.written)).collect();
+    // A sender that keeps each container's lines in order loses the second replica's.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut told = Told::default();
+    for batch in &kept {
+        naive::send(&http, &server.url, "naive", batch, &mut told).await;
+    }
+    let control = all(&server, "naive", &written, Duration::ZERO).await;
+    let ours = all(&server, "agent", &written, PATIENCE).await;
+    drop(agents);
+    for (_, folder) in nodes {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    assert!(
+        control.lost > 0,
+        "the window took everything: the test shows nothing"
+    );
+    assert_eq!((ours.lost, ours.doubled, ours.reordered), (0, 0, 0));
+}

@@ -61,6 +61,18 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     folder
 }
 
+fn run(folder: &Path) -> Child {
+    let log = fs::File::create(folder.join("loki.log")).unwrap();
+    Command::new(binary())
+        .arg(format!("-config.file={}/loki.yaml", folder.display()))
+        .arg("-target=all")
+        .env("GOMAXPROCS", "2")
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
 impl Server {
     /// Starts a Loki with these lines in its `limits_config`; lines of a stream may lie a minute apart.
     pub(crate) async fn start(name: &str, limits: &str) -> Self {
@@ -98,31 +110,38 @@ limits_config:
         );
         fs::write(folder.join("loki.yaml"), settings).unwrap();
         fs::write(folder.join("overrides.yaml"), "overrides: {}\n").unwrap();
-        let log = fs::File::create(folder.join("loki.log")).unwrap();
-        let process = Command::new(binary())
-            .arg(format!("-config.file={at}/loki.yaml"))
-            .arg("-target=all")
-            .env("GOMAXPROCS", "2")
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
         let server = Self {
             url: format!("http://127.0.0.1:{http}"),
-            process,
+            process: run(&folder),
             folder,
         };
+        server.ready().await;
+        server
+    }
+
+    /// Kills it; what it had acknowledged is in its log.
+    pub(crate) fn stop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again.
+    pub(crate) async fn resume(&mut self) {
+        self.process = run(&self.folder);
+        self.ready().await;
+    }
+
+    async fn ready(&self) {
         let ask = reqwest::Client::builder().no_proxy().build().unwrap();
         until("Loki is ready", Duration::from_mins(2), async || {
-            let answer = ask.get(format!("{}/ready", server.url)).send().await;
+            let answer = ask.get(format!("{}/ready", self.url)).send().await;
             match answer {
                 Ok(answer) if answer.status().is_success() => Ok(()),
                 Ok(answer) => Err(answer.text().await.unwrap_or_default()),
-                Err(_) => Err(fs::read_to_string(server.folder.join("loki.log")).unwrap_or_default()),
+                Err(_) => Err(fs::read_to_string(self.folder.join("loki.log")).unwrap_or_default()),
             }
         })
         .await;
-        server
     }
 
     /// Other limits for a tenant, within a second or two.
