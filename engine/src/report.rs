@@ -169,7 +169,8 @@ pub enum GapCause {
     FilesDeleted,
     /// The pod was deleted while the agent was down, and lines of it were known to wait.
     PodDeleted,
-    /// The pod was deleted while the agent was down; all that had been seen of it was delivered before.
+    /// The pod was deleted while the agent was down, or, where it is read through the API, before its end was read
+    /// a second time; all that had been seen of it was read before.
     PodDeletedMeanwhile,
     /// Somebody cut or rewrote a file.
     FileRewritten,
@@ -182,11 +183,14 @@ pub enum GapCause {
     NoSpace,
     /// A file could not be read, or not to its end, and was left for a younger one.
     FileUnreadable,
+    /// The API showed them no more when they were asked for: kubelet had rotated them away, or they were of an
+    /// instance before the previous one, or of a pod that was deleted.
+    ApiLogsGone,
 }
 
 impl GapCause {
     /// All of them, in the order of their codes in the agent's journal.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::FilesDeleted,
         Self::PodDeleted,
         Self::PodDeletedMeanwhile,
@@ -195,6 +199,7 @@ impl GapCause {
         Self::SpillDamaged,
         Self::NoSpace,
         Self::FileUnreadable,
+        Self::ApiLogsGone,
     ];
 
     /// As it is written.
@@ -208,6 +213,7 @@ impl GapCause {
             Self::SpillDamaged => "SpillDamaged",
             Self::NoSpace => "NoSpace",
             Self::FileUnreadable => "FileUnreadable",
+            Self::ApiLogsGone => "ApiLogsGone",
         }
     }
 }
@@ -278,6 +284,15 @@ impl Warning {
     pub const LOG_ROOT_UNREADABLE: &str = "LogRootUnreadable";
     /// A tenant's limits do not let a pipeline's labels through as they are.
     pub const LABELS_CURTAILED: &str = "LabelsCurtailed";
+    /// Log files cannot be read: of the agent how many, of a pipeline which.
+    pub const LOG_FILES_NOT_READ: &str = "LogFilesNotRead";
+    /// Containers cannot be read through the API: of the agent how many; [`PipelineReport::unread`] says which.
+    pub const API_READ_FAILING: &str = "ApiReadFailing";
+
+    /// Whether the pipelines that it concerns tell it themselves, so that the agent's says nothing of the others.
+    pub fn is_told_by_pipelines(&self) -> bool {
+        [Self::LOG_FILES_NOT_READ, Self::API_READ_FAILING].contains(&self.reason.as_str())
+    }
 }
 
 #[cfg(test)]

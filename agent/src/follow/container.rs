@@ -4,9 +4,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sluice_engine::cri::Timestamp;
+use sluice_engine::report::GapCause;
 use tokio::task::AbortHandle;
 
-use super::read::{End, Outcome, Request, Rest, lock};
+use super::read::{End, Missed, Outcome, Request, Rest, lock};
 use super::spool::{OVERLAP, Spool};
 use super::step::{self, Progress};
 use super::wanted::Wanted;
@@ -67,6 +69,14 @@ pub struct Container {
     progress: Progress,
     /// What the last read of an ended instance left.
     rest: Option<Rest>,
+    /// Its last request came to the end of what there was.
+    at_end: bool,
+    /// Number of its newest instance, when that has a log, as its pod said last.
+    newest: Option<u32>,
+    /// Lines before the next one are missing.
+    missed: Arc<Mutex<Option<Missed>>>,
+    /// What its pod took with it is told.
+    buried: bool,
 }
 
 impl Container {
@@ -89,6 +99,10 @@ impl Container {
             delays: Backoff::default(),
             progress,
             rest: None,
+            at_end: false,
+            newest: None,
+            missed: Arc::default(),
+            buried: false,
         }
     }
 
@@ -102,17 +116,41 @@ impl Container {
         if self.wanted.as_ref().map(|old| &old.state) != Some(&wanted.state) {
             self.not_before = None;
         }
+        if let Some(state) = &wanted.state {
+            let has_log = wanted.granted && state.log != Log::None;
+            self.newest = has_log.then_some(state.restarts);
+            self.buried = false;
+        }
         self.wanted = Some(wanted);
     }
 
-    /// Whether lines of it may be left that nobody asks for at present.
-    pub fn is_unread(&self) -> bool {
+    /// Its pod is gone: says once, when nothing more comes, why lines may be missing, and the last one before them.
+    pub fn bury(&mut self) -> Option<(GapCause, Option<Timestamp>)> {
+        if self.stream.is_some() || std::mem::replace(&mut self.buried, true) {
+            return None;
+        }
+        if let Some(missed) = lock(&self.missed).take() {
+            return Some((GapCause::ApiLogsGone, missed.after));
+        }
+        let newest = self.newest?;
+        let is_last = self.progress.instance >= Some(newest);
+        if is_last && self.progress.complete {
+            if let Err(error) = lock(&self.spool).end() {
+                tracing::debug!(pod = self.pod.pod, container = self.name, %error, "its end cannot be noted");
+            }
+            return None;
+        }
+        let cause = if is_last && self.at_end {
+            GapCause::PodDeletedMeanwhile
+        } else {
+            GapCause::ApiLogsGone
+        };
+        Some((cause, lock(&self.spool).last()))
+    }
+
+    fn is_gone(&self) -> bool {
         let wanted = self.wanted.as_ref();
-        let has_log = wanted.is_some_and(|wanted| {
-            let state = wanted.state.as_ref();
-            wanted.granted && state.is_some_and(|state| state.log != Log::None)
-        });
-        has_log && !self.progress.complete && self.stream.is_none()
+        wanted.is_some_and(|wanted| wanted.state.is_none())
     }
 
     /// When it may be asked for; `None` when there is nothing to ask for.
@@ -132,8 +170,8 @@ impl Container {
         is_full
     }
 
-    /// The next request, and the gap that it leaves behind.
-    pub fn request(&mut self) -> Option<(Request, bool)> {
+    /// The next request.
+    pub fn request(&mut self) -> Option<Request> {
         let wanted = self.wanted.as_ref()?;
         let state = wanted.state.as_ref()?;
         let since = wanted.since.filter(|_| is_older(state, wanted.since));
@@ -145,6 +183,10 @@ impl Container {
             };
             self.rest = None;
         }
+        if step.missed {
+            let after = lock(&self.spool).last();
+            lock(&self.missed).get_or_insert(Missed { after });
+        }
         let newest = lock(&self.spool).newest(step.instance);
         let began = state.started_at.map(|began| began.saturating_sub(EARLY));
         let from = match newest {
@@ -155,35 +197,33 @@ impl Container {
         };
         let again = from.map(|from| from.saturating_sub(OVERLAP));
         let first = if step.previous { None } else { began };
-        Some((
-            Request {
-                pod: self.pod.clone(),
-                container: self.name.clone(),
-                restarts: state.restarts,
-                instance: step.instance,
-                previous: step.previous,
-                follow: step.growing,
-                since: again.or(since),
-                known_from: again.or(since).or(first).unwrap_or(i64::MIN),
-                expects: newest,
-                signs: Arc::default(),
-            },
-            step.missed,
-        ))
+        Some(Request {
+            pod: self.pod.clone(),
+            container: self.name.clone(),
+            restarts: state.restarts,
+            instance: step.instance,
+            previous: step.previous,
+            follow: step.growing,
+            since: again.or(since),
+            known_from: again.or(since).or(first).unwrap_or(i64::MIN),
+            expects: newest,
+            missed: Arc::clone(&self.missed),
+            signs: Arc::default(),
+        })
     }
 
-    /// Takes the end of its request; says whether the end of an instance cannot be read any more.
-    pub fn ended(&mut self, outcome: Outcome, now: Instant) -> bool {
+    /// Takes the end of its request.
+    pub fn ended(&mut self, outcome: Outcome, now: Instant) {
         let Some(open) = self.stream.take() else {
-            return false;
+            return;
         };
         self.last_turn = Some(now);
-        let mut missed = false;
+        self.at_end = matches!(outcome.end, End::Over(_));
         if outcome.lines > 0 {
             self.delays = Backoff::default();
         }
         let trouble = match outcome.end {
-            End::Over(rest) if open.request.follow => {
+            End::Over(rest) if open.request.follow && !self.is_gone() => {
                 // kubelet ended it: the pod's status will say why.
                 drop(rest);
                 self.wait(now);
@@ -191,7 +231,7 @@ impl Container {
             }
             End::Over(rest) => self.over(rest, outcome.lines, open.request.instance, now),
             End::Full => None,
-            End::Stale => {
+            End::Stale | End::Unheard => {
                 self.wait(now);
                 None
             }
@@ -199,7 +239,9 @@ impl Container {
             End::Refused(400, _) if open.request.previous => {
                 // Its log was there when the pod's status was written.
                 self.progress.complete = true;
-                missed = open.request.expects.is_some();
+                if let Some(after) = open.request.expects {
+                    lock(&self.missed).get_or_insert(Missed { after: Some(after) });
+                }
                 None
             }
             End::Refused(403, message) => Some(self.fail("forbidden", &message, now)),
@@ -210,12 +252,12 @@ impl Container {
         };
         let since = self.trouble.take().map_or(now, |(_, since)| since);
         self.trouble = trouble.map(|trouble| (trouble, since));
-        missed
     }
 
-    /// An instance that has ended is complete when it was read twice to the same end.
+    /// An instance that has ended is complete when it was read twice to the same end; one whose pod is gone cannot be
+    /// read again.
     fn over(&mut self, rest: Rest, lines: u64, instance: u32, now: Instant) -> Option<Trouble> {
-        if lines > 0 || self.rest.as_ref() != Some(&rest) {
+        if !self.is_gone() && (lines > 0 || self.rest.as_ref() != Some(&rest)) {
             self.rest = Some(rest);
             return None;
         }
@@ -250,6 +292,7 @@ impl Container {
     pub fn stop(&mut self, now: Instant) {
         if let Some(open) = self.stream.take() {
             open.abort.abort();
+            self.at_end = false;
             self.last_turn = Some(now);
         }
     }
@@ -258,4 +301,72 @@ impl Container {
 /// Whether a container began before its lines are wanted.
 fn is_older(state: &ContainerState, since: Option<i64>) -> bool {
     since.is_some_and(|since| state.log != Log::None && state.started_at.is_some_and(|began| began < since))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spool::Bounds;
+    use super::*;
+
+    fn wanted(pod: &PodFolder, is_there: bool) -> Wanted {
+        let state = ContainerState {
+            name: "main".into(),
+            restarts: 0,
+            log: Log::Growing,
+            previous: false,
+            started_at: None,
+        };
+        Wanted {
+            pod: pod.clone(),
+            state: is_there.then_some(state),
+            since: None,
+            granted: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_a_deleted_pod_depends_on_how_far_it_was_read() {
+        let over = || Some(End::Over(Rest::default()));
+        let (gone, meanwhile) = (GapCause::ApiLogsGone, GapCause::PodDeletedMeanwhile);
+        // How its request ended, whether the pod was there until then, and what is told.
+        for (end, was_there, told) in [
+            (None, true, Some(gone)),
+            (Some(End::Full), true, Some(gone)),
+            (Some(End::Broken(String::new())), false, Some(gone)),
+            (over(), true, Some(meanwhile)),
+            (over(), false, None),
+        ] {
+            let case = format!("{end:?} {was_there}");
+            let dir = tempfile::tempdir().unwrap();
+            let bounds = Bounds {
+                file: 100,
+                container: 100,
+                total: 100,
+                free: 0,
+            };
+            let spool = Spool::open(dir.path().to_owned(), bounds, Arc::default()).unwrap();
+            let pod = PodFolder::parse("a_web_1_p").unwrap();
+            let mut container = Container::new(pod.clone(), "main".into(), spool);
+            let now = Instant::now();
+            container.want(wanted(&pod, true), now);
+            if let Some(end) = end {
+                container.stream = Some(Open {
+                    id: 1,
+                    request: container.request().unwrap(),
+                    abort: tokio::spawn(async {}).abort_handle(),
+                    since: now,
+                    outdated: None,
+                });
+                if !was_there {
+                    container.want(wanted(&pod, false), now);
+                    assert_eq!(container.bury(), None, "more may come");
+                }
+                container.ended(Outcome { lines: 0, end }, now);
+            }
+            container.want(wanted(&pod, false), now);
+            assert_eq!(container.bury(), told.map(|cause| (cause, None)), "{case}");
+            assert_eq!(container.bury(), None, "told once");
+            assert_eq!(lock(&container.spool).is_over(), told.is_none(), "{case}");
+        }
+    }
 }

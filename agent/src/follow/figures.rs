@@ -22,8 +22,6 @@ pub struct Figures {
     pub troubled: BTreeMap<&'static str, u64>,
     /// Lines read since the process began.
     pub lines: u64,
-    /// Times since the process began that lines may have vanished unread.
-    pub gaps: u64,
     /// What is wrong.
     pub warnings: Vec<Warning>,
     /// Why containers cannot be read, by the UID of their pipeline.
@@ -40,9 +38,9 @@ impl Figures {
         });
     }
 
-    /// Says what a person has to know. `shared`: how many requests are shared, in which turns; `gaps` of the last
-    /// hour and the last of them.
-    pub fn warn(&mut self, shared: Option<(usize, Duration)>, gaps: usize, last_gap: Option<&str>) {
+    /// Says what a person has to know. `shared`: how many requests are shared, in which turns. Every pipeline's author
+    /// may read it: it names no container.
+    pub fn warn(&mut self, shared: Option<(usize, Duration)>) {
         let mut warnings = Vec::new();
         let mut warn = |reason: &str, message: String| {
             warnings.push(Warning {
@@ -51,10 +49,12 @@ impl Figures {
             });
         };
         let troubled: u64 = self.troubled.values().sum();
-        if let Some(first) = self.unread.values().next() {
+        if troubled > 0 {
             warn(
-                "ApiReadFailing",
-                format!("{troubled} containers on this node cannot be read through the API: {first}."),
+                Warning::API_READ_FAILING,
+                format!(
+                    "{troubled} containers on this node cannot be read through the API: the pipelines that read them say which and why."
+                ),
             );
         }
         if self.full > 0 {
@@ -73,14 +73,6 @@ impl Figures {
                     "{} containers on this node share {streams} requests for their logs, in turns of {} s: lines come later, and what kubelet rotates meanwhile cannot be read.",
                     self.containers,
                     turn.as_secs()
-                ),
-            );
-        }
-        if let Some(last) = last_gap {
-            warn(
-                "ApiReadGap",
-                format!(
-                    "In the last hour lines may have vanished unread {gaps} times on this node, last {last}: the API shows neither rotated files nor instances before the previous one."
                 ),
             );
         }
@@ -118,7 +110,7 @@ mod tests {
         let mut figures = Figures::default();
         figures.add_trouble("p".into(), "forbidden", "a/web/main", "pods is forbidden");
         figures.add_trouble("p".into(), "no_log", "a/web/side", "kubelet has no log of it");
-        figures.warn(None, 0, None);
+        figures.warn(None);
         let pipeline = |uid: &str| PipelineFigures {
             uid: uid.into(),
             ..PipelineFigures::default()
@@ -135,6 +127,7 @@ mod tests {
         let first = "a/web/main cannot be read through the API: pods is forbidden: the operator binds";
         assert!(unread[0].unwrap().starts_with(first) && unread[1].is_none());
         assert_eq!(told.warnings.len(), 1);
-        assert!(told.warnings[0].message.starts_with("2 containers"));
+        let all = &told.warnings[0].message;
+        assert!(all.starts_with("2 containers") && !all.contains("web"), "{all}");
     }
 }

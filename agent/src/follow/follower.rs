@@ -1,12 +1,14 @@
-//! Pods, what is in force and what is delivered in; requests, a spool that is kept clean, and figures out.
+//! Pods, what is in force and what is delivered in; requests, a spool that is kept clean, gaps and figures out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use sluice_engine::cri::Timestamp;
+use sluice_engine::report::GapCause;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::Settings;
@@ -14,12 +16,13 @@ use super::container::{Container, Open};
 use super::figures::Figures;
 use super::read::{Outcome, lock, read};
 use super::spool::Spool;
-use super::wanted::{self, Pod, is_kept, wanted};
+use super::wanted::{self, Pod, is_kept, wanted, would_read};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodChange;
 use crate::metadata::convert::Change;
 use crate::status::figures as worker;
+use crate::worker::{Command, Mailbox, Vanished};
 
 /// How often everything is looked at when nothing happens.
 const LOOK: Duration = Duration::from_secs(5);
@@ -28,8 +31,6 @@ const LINGER: Duration = Duration::from_mins(1);
 /// Trouble that lasts so long is told.
 const PATIENCE: Duration = Duration::from_secs(15);
 const LACKS_SPACE: &str = "too little of the state folder's file system is free to keep what is read";
-/// How long a gap is told.
-const GAP_SHOWN: Duration = Duration::from_hours(1);
 
 /// What the follower hears.
 #[derive(Debug)]
@@ -44,14 +45,15 @@ pub struct Sources {
     pub whole: watch::Sender<bool>,
 }
 
-/// Reads for as long as somebody hears of it.
+/// Reads for as long as somebody hears of it. Gaps go to the worker, which journals them.
 pub async fn run(
     client: kube::Client,
     settings: Settings,
     mut sources: Sources,
+    worker: Mailbox,
     out: &watch::Sender<Arc<Figures>>,
 ) {
-    let mut follower = Follower::new(client, settings);
+    let mut follower = Follower::new(client, settings, worker);
     follower.take_over();
     follower.config = Arc::clone(&sources.in_force.borrow_and_update());
     loop {
@@ -62,7 +64,7 @@ pub async fn run(
             .send_if_modified(|whole| std::mem::replace(whole, reads) != reads);
         follower.select(now);
         follower.clean(&sources.worker.borrow_and_update().spooled, now);
-        follower.hear(now);
+        follower.hear();
         let next = follower.arrange(now);
         let figures = follower.figures(now);
         out.send_if_modified(|old| {
@@ -109,6 +111,7 @@ type Ended = (Arc<ContainerKey>, u64, Outcome);
 struct Follower {
     client: kube::Client,
     settings: Settings,
+    worker: Mailbox,
     config: Arc<InForce>,
     /// By their folders in a log root.
     pods: BTreeMap<String, Pod>,
@@ -121,15 +124,15 @@ struct Follower {
     total: Arc<AtomicU64>,
     /// More containers want a request than there are.
     shared: bool,
-    gaps: VecDeque<(Instant, String)>,
     counts: Figures,
 }
 
 impl Follower {
-    fn new(client: kube::Client, settings: Settings) -> Self {
+    fn new(client: kube::Client, settings: Settings, worker: Mailbox) -> Self {
         Self {
             client,
             settings,
+            worker,
             config: Arc::default(),
             pods: BTreeMap::new(),
             synced: None,
@@ -139,7 +142,6 @@ impl Follower {
             asked: 0,
             total: Arc::default(),
             shared: false,
-            gaps: VecDeque::new(),
             counts: Figures::default(),
         }
     }
@@ -221,7 +223,6 @@ impl Follower {
             }
         }
         self.unopened.retain(|key, _| wanted.contains_key(key.as_ref()));
-        let mut unread = Vec::new();
         for (key, one) in wanted {
             // One that nothing was read of is of no use when its pod is gone.
             if one.state.is_none() && !self.containers.contains_key(&key) {
@@ -237,19 +238,16 @@ impl Follower {
             if !one.granted {
                 container.stop(now);
             }
-            match one.state {
-                None => {
-                    if container.gone.is_none() && container.is_unread() {
-                        unread.push(Arc::clone(&key));
-                    }
-                    container.gone.get_or_insert(now);
-                }
-                Some(_) => container.gone = None,
-            }
+            let is_gone = one.state.is_none();
             container.want(one, now);
-        }
-        for key in unread {
-            self.note_gap(&key, "when its pod was deleted", now);
+            if !is_gone {
+                container.gone = None;
+                continue;
+            }
+            container.gone.get_or_insert(now);
+            if let Some((cause, after)) = container.bury() {
+                vanished(&self.worker, container, cause, after);
+            }
         }
         let known = &self.containers;
         self.pods
@@ -276,12 +274,23 @@ impl Follower {
             {
                 tracing::warn!(container = %key, %error, "what is delivered cannot be deleted");
             }
-            if !wanted && let Some(synced) = self.synced {
-                container.gone.get_or_insert(synced);
-            }
             if !is_kept(&self.config, &container.pod) {
                 over.push(Arc::clone(key));
                 continue;
+            }
+            if !wanted
+                && container.gone.is_none()
+                && let Some(synced) = self.synced
+            {
+                container.gone = Some(synced);
+                let is_away = !self.pods.contains_key(key.pod_folder());
+                let (is_over, last) = {
+                    let spool = lock(&container.spool);
+                    (spool.is_over(), spool.last())
+                };
+                if is_away && !is_over && would_read(&self.config, &container.pod, &container.name) {
+                    vanished(&self.worker, container, GapCause::PodDeletedMeanwhile, last);
+                }
             }
             let Some(gone) = container.gone else { continue };
             if now.duration_since(gone) > LINGER {
@@ -361,21 +370,15 @@ impl Follower {
         let Some(container) = self.containers.get_mut(key) else {
             return;
         };
-        let Some((request, missed)) = container.request() else {
-            return;
-        };
-        if missed {
-            self.note_gap(key, "before its last restart", now);
-        }
-        let Some(container) = self.containers.get_mut(key) else {
+        let Some(request) = container.request() else {
             return;
         };
         let (client, spool, of) = (self.client.clone(), Arc::clone(&container.spool), Arc::clone(key));
         self.asked += 1;
-        let (id, asked) = (self.asked, request.clone());
+        let (id, asked, worker) = (self.asked, request.clone(), self.worker.clone());
         let abort = self
             .streams
-            .spawn(async move { (of, id, read(client, asked, spool).await) });
+            .spawn(async move { (of, id, read(client, asked, spool, worker).await) });
         container.stream = Some(Open {
             id,
             request,
@@ -386,7 +389,7 @@ impl Follower {
     }
 
     fn ended(&mut self, (key, id, outcome): Ended, now: Instant) {
-        self.hear(now);
+        self.hear();
         let Some(container) = self.containers.get_mut(&key) else {
             return;
         };
@@ -394,39 +397,22 @@ impl Follower {
         if container.stream.as_ref().is_none_or(|open| open.id != id) {
             return;
         }
-        if container.ended(outcome, now) {
-            self.note_gap(&key, "before its last restart", now);
-        }
+        container.ended(outcome, now);
     }
 
     /// Takes in what the requests under way have to say.
-    fn hear(&mut self, now: Instant) {
-        let second = |seconds| jiff::Timestamp::from_second(seconds).unwrap_or_default();
-        let mut gaps = Vec::new();
-        for (key, container) in &mut self.containers {
+    fn hear(&mut self) {
+        for container in self.containers.values_mut() {
             let Some(open) = &container.stream else { continue };
             let signs = &open.request.signs;
             if signs.answered.load(Ordering::Relaxed) {
                 container.trouble = None;
             }
             self.counts.lines += signs.lines.swap(0, Ordering::Relaxed);
-            let gap = signs.gap.lock().unwrap_or_else(PoisonError::into_inner).take();
-            gaps.extend(gap.map(|gap| (Arc::clone(key), gap)));
-        }
-        for (key, gap) in gaps {
-            let (after, before) = (second(gap.after.seconds), second(gap.before.seconds));
-            self.note_gap(&key, &format!("between {after} and {before}"), now);
         }
     }
 
-    fn note_gap(&mut self, key: &ContainerKey, when: &str, now: Instant) {
-        tracing::warn!(container = %key, "lines may have vanished unread {when}: the API shows them no more");
-        self.counts.gaps += 1;
-        self.gaps.push_back((now, format!("of {} {when}", named(key))));
-    }
-
-    fn figures(&mut self, now: Instant) -> Figures {
-        self.gaps.retain(|(at, _)| now.duration_since(*at) < GAP_SHOWN);
+    fn figures(&self, now: Instant) -> Figures {
         let mut figures = Figures {
             containers: self.containers.len() as u64,
             streams: self
@@ -456,13 +442,21 @@ impl Follower {
             figures.add_trouble(reader.unwrap_or_default(), class, &named(key), said);
         }
         let shared = self.shared.then_some((self.settings.streams, self.settings.turn));
-        figures.warn(
-            shared,
-            self.gaps.len(),
-            self.gaps.back().map(|(_, last)| last.as_str()),
-        );
+        figures.warn(shared);
         figures
     }
+}
+
+/// Tells of lines behind which nothing follows.
+fn vanished(worker: &Mailbox, container: &Container, cause: GapCause, after: Option<Timestamp>) {
+    worker.send(Command::Vanished(Vanished {
+        pod: container.pod.clone(),
+        container: container.name.clone(),
+        cause,
+        after,
+        before: None,
+        told: oneshot::channel().0,
+    }));
 }
 
 /// A container as people know it.

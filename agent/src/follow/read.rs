@@ -2,7 +2,8 @@
 //!
 //! The API server is asked by name alone, so an answer may come from a younger pod of the same name or from
 //! another instance of the container. It is what was meant when it begins with lines that the spool holds;
-//! otherwise the pod is looked at once more before anything of it is taken.
+//! otherwise the pod, and where lines would be missing the previous instance's log, is looked at before anything of
+//! it is taken, and what is missing is told first.
 
 use std::io;
 use std::pin::pin;
@@ -16,6 +17,8 @@ use kube::Api;
 use kube::api::{ListParams, LogParams};
 use kube::core::ApiResource;
 use sluice_engine::cri::Timestamp;
+use sluice_engine::report::GapCause;
+use tokio::sync::oneshot;
 
 use super::known::Known;
 use super::record::Splitter;
@@ -23,6 +26,7 @@ use super::spool::Spool;
 use crate::discover::names::PodFolder;
 use crate::metadata::ContainerState;
 use crate::metadata::convert::{Seen, Statuses, facts};
+use crate::worker::{Command, Mailbox, Vanished};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub struct Request {
     pub known_from: i64,
     /// Where the spool ends, when it holds lines of this instance: they must come again.
     pub expects: Option<Timestamp>,
+    /// Set while lines before the next one are missing and nobody was told.
+    pub missed: Arc<Mutex<Option<Missed>>>,
     /// What is known of it while it is under way.
     pub signs: Arc<Signs>,
 }
@@ -54,19 +60,15 @@ pub struct Request {
 pub struct Signs {
     /// The answer has begun.
     pub answered: AtomicBool,
-    /// What the spool held was not there any more; to be taken.
-    pub gap: Mutex<Option<Gap>>,
     /// Lines that went into the spool; to be taken.
     pub lines: AtomicU64,
 }
 
-/// Lines may be missing between these two.
+/// Lines that the API shows no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last line that was read.
-    pub after: Timestamp,
-    /// The first one that was there.
-    pub before: Timestamp,
+pub struct Missed {
+    /// The last line that was read before them.
+    pub after: Option<Timestamp>,
 }
 
 /// How a request ended.
@@ -95,6 +97,8 @@ pub enum End {
     Broken(String),
     /// The spool cannot be read or written.
     Spool(io::Error),
+    /// Lines are missing, and nobody took that down.
+    Unheard,
 }
 
 /// Records of a line that its container left unfinished, unless it is still written.
@@ -118,10 +122,16 @@ impl Rest {
 }
 
 /// Reads until there is no more. Dropped at any time it leaves whole records behind.
-pub async fn read(client: kube::Client, request: Request, spool: Arc<Mutex<Spool>>) -> Outcome {
+pub async fn read(
+    client: kube::Client,
+    request: Request,
+    spool: Arc<Mutex<Spool>>,
+    worker: Mailbox,
+) -> Outcome {
     let mut reading = Reading {
         request,
         spool,
+        worker,
         known: Known::default(),
         splitter: Splitter::default(),
         fresh: Vec::new(),
@@ -144,6 +154,8 @@ pub async fn read(client: kube::Client, request: Request, spool: Arc<Mutex<Spool
 struct Reading {
     request: Request,
     spool: Arc<Mutex<Spool>>,
+    /// Takes down what is missing.
+    worker: Mailbox,
     known: Known,
     splitter: Splitter,
     /// Records that are not in the spool, the newest of this time, the first of that.
@@ -164,17 +176,8 @@ impl Reading {
         let known = lock(&self.spool).known(request.known_from);
         self.known = known.map_err(End::Spool)?;
         let api: Api<Pod> = Api::namespaced(client.clone(), &request.pod.namespace);
-        let params = LogParams {
-            container: Some(request.container.clone()),
-            follow: request.follow,
-            previous: request.previous,
-            since_time: request
-                .since
-                .and_then(|since| jiff::Timestamp::from_second(since).ok()),
-            timestamps: true,
-            ..LogParams::default()
-        };
-        let answer = api.log_stream(&request.pod.pod, &params).await.map_err(refused)?;
+        let answer = api.log_stream(&request.pod.pod, &params(&request)).await;
+        let answer = answer.map_err(refused)?;
         self.request.signs.answered.store(true, Ordering::Relaxed);
         let mut body = pin!(answer);
         loop {
@@ -260,17 +263,71 @@ impl Reading {
         if !pods.items.into_iter().any(is_meant) {
             return Err(End::Stale);
         }
+        let cut = request.expects.map(|after| Missed { after: Some(after) });
+        if cut.is_some() && !request.previous && self.is_outdated(client).await? {
+            return Err(End::Stale);
+        }
+        let request = &self.request;
+        let missed = *lock(&request.missed);
+        if let Some(missed) = cut.or(missed) {
+            self.tell(missed).await?;
+        }
         self.lines = lines;
-        let gap = request
-            .expects
-            .zip(self.first)
-            .map(|(after, before)| Gap { after, before });
-        *request.signs.gap.lock().unwrap_or_else(PoisonError::into_inner) = gap;
-        if gap.is_some() && lock(&self.spool).is_unfinished() {
+        if cut.is_some() && lock(&self.spool).is_unfinished() {
             // The rest of that line is gone: what comes now must not be joined to it.
             let end = jiff::Timestamp::new(self.newest.seconds, 0).unwrap_or_default();
             self.fresh.splice(..0, format!("{end} stdout F \n").into_bytes());
         }
+        Ok(())
+    }
+
+    /// Whether kubelet shows what the spool ends with as the previous instance's log: it has begun another one, of
+    /// which the API server has not heard yet.
+    async fn is_outdated(&self, client: &kube::Client) -> Result<bool, End> {
+        let request = &self.request;
+        let mut known = lock(&self.spool).known(request.known_from).map_err(End::Spool)?;
+        let params = LogParams {
+            previous: true,
+            follow: false,
+            ..params(request)
+        };
+        let api: Api<Pod> = Api::namespaced(client.clone(), &request.pod.namespace);
+        let answer = match api.log_stream(&request.pod.pod, &params).await.map_err(refused) {
+            // There is none.
+            Err(End::Refused(400, _)) => return Ok(false),
+            answer => answer?,
+        };
+        let (mut body, mut splitter, mut found) = (pin!(answer), Splitter::default(), false);
+        // Lines that are younger than all that is known end it.
+        while !found && !known.is_empty() {
+            let chunk = body.fill_buf().await;
+            let chunk = chunk.map_err(|error| End::Broken(error.to_string()))?;
+            let len = chunk.len();
+            if len == 0 {
+                break;
+            }
+            splitter.push(chunk, &mut |timestamp, record| {
+                found |= known.take(timestamp, record);
+            });
+            body.consume_unpin(len);
+        }
+        Ok(found)
+    }
+
+    /// Tells that lines are missing before the first one that came, and waits until that is on disk: once the line is
+    /// in the spool, no later process would see that something is missing.
+    async fn tell(&self, missed: Missed) -> Result<(), End> {
+        let (told, is_told) = oneshot::channel();
+        self.worker.send(Command::Vanished(Vanished {
+            pod: self.request.pod.clone(),
+            container: self.request.container.clone(),
+            cause: GapCause::ApiLogsGone,
+            after: missed.after,
+            before: self.first,
+            told,
+        }));
+        is_told.await.map_err(|_| End::Unheard)?;
+        *lock(&self.request.missed) = None;
         Ok(())
     }
 
@@ -286,15 +343,28 @@ impl Reading {
     }
 }
 
+fn params(request: &Request) -> LogParams {
+    LogParams {
+        container: Some(request.container.clone()),
+        follow: request.follow,
+        previous: request.previous,
+        since_time: request
+            .since
+            .and_then(|since| jiff::Timestamp::from_second(since).ok()),
+        timestamps: true,
+        ..LogParams::default()
+    }
+}
+
 fn append(spool: &Mutex<Spool>, instance: u32, records: &[u8], newest: Timestamp) -> io::Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     lock(spool).append(instance, records, newest, now)
 }
 
-/// The lock of a spool.
-pub fn lock(spool: &Mutex<Spool>) -> std::sync::MutexGuard<'_, Spool> {
-    spool.lock().unwrap_or_else(PoisonError::into_inner)
+/// The lock of what a request shares with its container.
+pub fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(error: kube::Error) -> End {

@@ -2,7 +2,7 @@
 //!
 //! `<pod>_<pipeline>/<container>/<instance>.log.<time>`: each file grows until it is full or another instance
 //! begins, then the next one does; none is ever renamed. What the journal has acknowledged is deleted, but for
-//! what is needed to know the lines that come again after a cut.
+//! what is needed to know the lines that come again after a cut. An empty file `over` says that it holds the end.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +21,8 @@ use crate::discover::names::LogName;
 /// Seconds before the newest line from which lines may come again: `sinceTime` has whole ones, and a container's
 /// two outputs may overtake each other.
 pub const OVERLAP: i64 = 2;
+/// Name of the file that says that nothing more comes.
+const OVER: &str = "over";
 /// A record is never longer.
 const LONGEST: u64 = PIECE as u64 + 128;
 
@@ -101,6 +103,11 @@ impl Spool {
     pub fn newest(&self, instance: u32) -> Option<Timestamp> {
         let of_instance = self.files.iter().filter(|file| file.name.restart == instance);
         of_instance.filter_map(|file| file.newest).max()
+    }
+
+    /// Timestamp of the newest line of all, as far as it is still there.
+    pub fn last(&self) -> Option<Timestamp> {
+        self.files.iter().rev().find_map(|file| file.newest)
     }
 
     /// Whether the last record is not the end of a line.
@@ -209,16 +216,30 @@ impl Spool {
         Ok(())
     }
 
+    /// Notes that it holds everything that its container has written, for processes to come.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn end(&self) -> io::Result<()> {
+        match File::create(self.folder.join(OVER)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Without a folder nothing was ever written.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it holds everything that its container has written.
+    pub fn is_over(&self) -> bool {
+        self.folder.join(OVER).exists()
+    }
+
     /// Deletes the files before the one up to which everything is delivered.
     ///
     /// # Errors
     /// When one cannot be deleted.
     pub fn prune(&mut self, delivered: &LogName) -> io::Result<()> {
         let window = self
-            .files
-            .iter()
-            .rev()
-            .find_map(|file| file.newest)
+            .last()
             .map_or(i64::MIN, |newest| newest.seconds - 2 * OVERLAP);
         while let Some(file) = self.files.front()
             && self.files.len() > 1

@@ -85,6 +85,15 @@ pub fn wanted(
     found
 }
 
+/// Whether a container whose pod nobody knows would be read.
+pub fn would_read(in_force: &InForce, pod: &PodFolder, container: &str) -> bool {
+    let known = Knowledge::Missing { collected: true };
+    readers(in_force).any(|pipeline| {
+        pod.reader.as_ref() == Some(&pipeline.uid)
+            && select(pipeline, &in_force.deny, pod, container, known) == Selected::Yes
+    })
+}
+
 /// Whether what is spooled of a container whose pod nobody knows may be sent yet.
 pub fn is_kept(in_force: &InForce, pod: &PodFolder) -> bool {
     readers(in_force).any(|pipeline| {

@@ -139,7 +139,7 @@ impl DataPath {
         settings: follow::Settings,
         sources: follow::follower::Sources,
     ) {
-        follow::follower::run(client, settings, sources, &self.followed).await;
+        follow::follower::run(client, settings, sources, self.mailbox, &self.followed).await;
     }
 
     /// Tenants whose lines are held back.

@@ -18,7 +18,6 @@
 //! | `sluice_agent_api_full` | | containers that wait for room among them |
 //! | `sluice_agent_api_troubled` | `reason` | containers that cannot be read through the API |
 //! | `sluice_agent_api_lines_total` | | lines read through the API |
-//! | `sluice_agent_api_gaps_total` | | times that lines may have vanished before they were read through the API |
 //! | `sluice_agent_containers` | `pipeline` | containers followed |
 //! | `sluice_agent_pipeline_refused` | `pipeline` | 1 while newer content is refused |
 //! | `sluice_agent_lag_seconds` | `pipeline`, `tenant` | age of the oldest line that is not acknowledged |
@@ -215,12 +214,7 @@ fn through_api(out: &mut Writer<'_>, followed: &follow::Figures) -> fmt::Result 
         "Containers that cannot be read through the API",
         troubled,
     )?;
-    out.counter("api_lines", "Lines read through the API", [([], followed.lines)])?;
-    out.counter(
-        "api_gaps",
-        "Times that lines may have vanished before they were read through the API",
-        [([], followed.gaps)],
-    )
+    out.counter("api_lines", "Lines read through the API", [([], followed.lines)])
 }
 
 fn pipelines(out: &mut Writer<'_>, figures: &Figures) -> fmt::Result {

@@ -260,6 +260,8 @@ fn tenants(in_force: &InForce, problems: &BTreeMap<Key, Problem>) -> BTreeMap<Ke
 
 #[cfg(test)]
 mod tests {
+    use sluice_engine::report::{Gap, GapCause};
+
     use super::super::figures::PipelineFigures;
     use super::*;
 
@@ -378,6 +380,83 @@ mod tests {
             "a clock ahead of ours"
         );
         assert_eq!(reporter.answer(None, None).pipelines[0].outputs[0].lag_seconds, 0);
+    }
+
+    #[test]
+    fn what_did_not_arrive_and_what_is_warned_of_is_told_of_each_pipeline() {
+        let gap = |pod: &str, cause| Gap {
+            namespace: "shop".into(),
+            pod: pod.into(),
+            container: "main".into(),
+            cause,
+            after: Some(17),
+            before: Some(19),
+            noticed: 21,
+        };
+        let gaps = vec![
+            gap("web-1", GapCause::ApiLogsGone),
+            gap("web-0", GapCause::NoSpace),
+        ];
+        let warning = |reason: &str| Warning {
+            reason: reason.into(),
+            message: format!("{reason} is so."),
+        };
+        let ops = Key::new("logging", "ops");
+        let mut figures = figures(&[("a", "1", None), ("b", "1", None)]);
+        figures.warnings = vec![warning("WatchesExhausted")];
+        let pipeline = figures.pipelines.get_mut(&Key::new("team", "a")).unwrap();
+        pipeline.warnings = vec![warning("LabelsCurtailed")];
+        pipeline.unread = Some("why".into());
+        let output = pipeline.outputs.get_mut(&ops).unwrap();
+        output.rejected = BTreeMap::from([("line_too_long".into(), 2)]);
+        output.lost = BTreeMap::from([("no_space".into(), (3, 30)), ("other".into(), (4, 50))]);
+        (output.gap_count, output.gaps) = (12, gaps.clone());
+        let mut reporter = reporter();
+        update(&mut reporter, &figures, 0);
+        let report = reporter.answer(None, None);
+        let [a, b] = &report.pipelines[..] else {
+            panic!("{report:?}");
+        };
+        let lost = |reason: &str, lines, bytes| Lost {
+            reason: reason.into(),
+            lines,
+            bytes,
+        };
+        let expected = OutputReport {
+            tenant: ops.clone(),
+            lag_seconds: 0,
+            rejected: vec![Rejected {
+                reason: "line_too_long".into(),
+                lines: 2,
+            }],
+            lost: vec![lost("no_space", 3, 30), lost("other", 4, 50)],
+            gap_count: 12,
+            gaps,
+        };
+        assert_eq!(a.outputs, [expected]);
+        assert_eq!(
+            (a.unread.as_deref(), &a.warnings[..]),
+            (Some("why"), &[warning("LabelsCurtailed")][..])
+        );
+        let nothing = OutputReport {
+            tenant: ops,
+            lag_seconds: 0,
+            rejected: Vec::new(),
+            lost: Vec::new(),
+            gap_count: 0,
+            gaps: Vec::new(),
+        };
+        assert_eq!(
+            (&b.outputs[..], b.warnings.len(), b.unread.as_deref()),
+            (&[nothing][..], 0, None)
+        );
+        assert_eq!(report.warnings, [warning("WatchesExhausted")]);
+        // What changes of it alone is a change.
+        let known = reporter.sequence();
+        let pipeline = figures.pipelines.get_mut(&Key::new("team", "b")).unwrap();
+        pipeline.warnings = vec![warning("LogFilesNotRead")];
+        assert!(update(&mut reporter, &figures, 0));
+        assert_eq!(names(&reporter.answer(Some(known), Some(42))), ["b"]);
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl<S: Sink> Core<S> {
             Command::Config(config) => self.configure(config, now),
             Command::Pod(change) => self.pod(change, now),
             Command::Outcome(outcome) => self.outcome(outcome, now),
+            Command::Vanished(vanished) => self.vanished(vanished),
             Command::Drain(_) => {
                 self.draining = true;
                 self.sink.drain();

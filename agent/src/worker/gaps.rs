@@ -1,13 +1,14 @@
-//! What the journal knew and what is left of it in, gaps and counts out: lines that vanished unread are told.
+//! What the journal knew, what is left of it and what the API shows no more in, gaps and counts out: lines that
+//! vanished unread are told.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluice_engine::cri::Timestamp;
 use sluice_engine::report::{Gap, GapCause};
 
-use super::Sink;
 use super::core::Core;
 use super::cursor::{Cursor, State};
+use super::{Sink, Vanished};
 use crate::checkpoint::journal::Journal;
 use crate::checkpoint::record::{Output, Record};
 use crate::config::InForce;
@@ -92,6 +93,27 @@ impl<S: Sink> Core<S> {
             }
             self.journal.append(&Record::Dropped(id));
         }
+    }
+
+    /// Journals a gap that reading through the API came upon, of everything that its pipeline sends.
+    pub(super) fn vanished(&mut self, vanished: Vanished) {
+        let reader = vanished.pod.reader.as_ref();
+        let mut pipelines = self.config.pipelines.iter();
+        let Some(pipeline) = pipelines.find(|pipeline| Some(&pipeline.uid) == reader) else {
+            return;
+        };
+        let mut gap = gap(&vanished.pod, &vanished.container, vanished.cause, vanished.after);
+        gap.before = vanished.before.map(nanos);
+        for tenant in &pipeline.tenants {
+            let output = Output {
+                pipeline: pipeline.uid.clone(),
+                tenant: tenant.to_string(),
+            };
+            tell(&mut self.journal, output, gap.clone());
+        }
+        self.journal.sync();
+        // Who told of it may have ended meanwhile.
+        let _heard = vanished.told.send(());
     }
 
     /// Whether a pipeline would collect a container that is gone. Before the first document nothing is known of any.

@@ -24,8 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_engine::cri::Timestamp;
+use sluice_engine::report::GapCause;
+use tokio::sync::oneshot;
+
 use crate::batch::Outcome;
 use crate::config::InForce;
+use crate::discover::names::PodFolder;
 use crate::metadata::PodChange;
 
 pub use self::core::Core;
@@ -42,8 +47,27 @@ pub enum Command {
     Pod(PodChange),
     /// A request ended.
     Outcome(Outcome),
+    /// Lines vanished before they could be read through the API.
+    Vanished(Vanished),
     /// Stop reading, send what is read, wait this long for acknowledgements, write positions, end.
     Drain(Duration),
+}
+
+/// Lines of a container that the API shows no more, and that were not read before.
+#[derive(Debug)]
+pub struct Vanished {
+    /// The pod, and who reads it.
+    pub pod: PodFolder,
+    /// The container.
+    pub container: String,
+    /// Why.
+    pub cause: GapCause,
+    /// The last line before them.
+    pub after: Option<Timestamp>,
+    /// The first one behind them.
+    pub before: Option<Timestamp>,
+    /// Answered when it is journaled; dropped when the worker does not know the pipeline.
+    pub told: oneshot::Sender<()>,
 }
 
 /// Where the worker reads and writes, and who it is.

@@ -1,6 +1,6 @@
 //! The worker's state in, its figures out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_engine::key::Key;
@@ -89,8 +89,33 @@ impl<S: Sink> Core<S> {
                 });
             }
         }
+        self.warn_of_unreadable(&mut figures);
         figures.warnings = self.warnings();
         figures
+    }
+
+    /// Tells each pipeline of how many of its containers not all files can be read, and the first of them.
+    fn warn_of_unreadable(&self, figures: &mut Figures) {
+        let mut found: BTreeMap<&Key, (usize, String)> = BTreeMap::new();
+        for container in self.containers.values().filter(|one| one.chain.has_refused()) {
+            let cursors = container.cursors.iter().filter_map(|id| self.cursors.get(id));
+            let readers: BTreeSet<&Key> = cursors.map(|cursor| &cursor.pipeline.name).collect();
+            let (pod, name) = (&container.pod, &container.key.container);
+            for reader in readers {
+                let first = || (0, format!("{}/{}/{name}", pod.namespace, pod.pod));
+                found.entry(reader).or_insert_with(first).0 += 1;
+            }
+        }
+        for (pipeline, (containers, first)) in found {
+            if let Some(pipeline) = figures.pipelines.get_mut(pipeline) {
+                pipeline.warnings.push(Warning {
+                    reason: Warning::LOG_FILES_NOT_READ.to_owned(),
+                    message: format!(
+                        "Log files of {containers} containers cannot be read, such as of {first}: the agent's log says which and why."
+                    ),
+                });
+            }
+        }
     }
 
     /// What was counted of one output.
@@ -165,17 +190,16 @@ impl<S: Sink> Core<S> {
                 ),
             );
         }
-        let mut refused = self
-            .containers
-            .values()
-            .filter(|container| container.chain.has_refused());
-        if let Some(first) = refused.next() {
+        let containers = self.containers.values();
+        let refused = containers
+            .filter(|container| container.chain.has_refused())
+            .count();
+        if refused > 0 {
+            // Every pipeline's author may read this: which they are is for those who read them.
             warn(
-                "LogFilesNotRead",
+                Warning::LOG_FILES_NOT_READ,
                 format!(
-                    "Log files of {} containers on this node cannot be read, such as of {}: the agent's log says which and why.",
-                    1 + refused.count(),
-                    first.key
+                    "Log files of {refused} containers on this node cannot be read: the agent's log says which and why."
                 ),
             );
         }

@@ -49,6 +49,8 @@ pub struct Model {
     pub cut: u64,
     /// A cut looks like a log's end.
     pub clean: bool,
+    /// kubelet has no log of previous instances, whatever the pods' status says.
+    pub forgotten: bool,
     /// Status and message of every answer.
     pub refuse: Option<(u16, &'static str)>,
     pub streams: usize,
@@ -234,7 +236,8 @@ async fn log(
         let Some(pod) = model.pods.get(&name).filter(|pod| !pod.gone) else {
             return refusal(404, "pods \"web\" not found");
         };
-        let Some(number) = pod.instances.len().checked_sub(1 + usize::from(previous)) else {
+        let number = pod.instances.len().checked_sub(1 + usize::from(previous));
+        let Some(number) = number.filter(|_| !(previous && model.forgotten)) else {
             return refusal(
                 400,
                 "previous terminated container \"main\" in pod \"web\" not found",

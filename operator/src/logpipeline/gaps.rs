@@ -120,6 +120,9 @@ fn remedy(cause: GapCause) -> &'static str {
         }
         GapCause::FileUnreadable => "the file could not be read, so check the node's disk",
         GapCause::SpillDamaged => "a spilled copy was damaged, so check the node's disk",
+        GapCause::ApiLogsGone => {
+            "the API showed them no more when they were asked for, so keep the agent running, raise the kubelet's containerLogMaxSize, or read files"
+        }
     }
 }
 
@@ -172,5 +175,14 @@ mod tests {
         let told = sentence(&[gap("n1", 1, Some("t1"), Some("t2"))]).unwrap();
         assert!(told.starts_with("lines of a/web-0 main on n1 after t1 before t2 vanished before they were read: kubelet deleted files"));
         assert_eq!(sentence(&[]), None);
+        let through_api = Gap {
+            cause: GapCause::ApiLogsGone.as_str().into(),
+            ..gap("n1", 1, Some("t1"), Some("t2"))
+        };
+        let told = sentence(&[through_api]).unwrap();
+        assert!(
+            told.contains("vanished before they were read: the API showed them no more"),
+            "{told}"
+        );
     }
 }

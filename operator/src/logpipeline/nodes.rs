@@ -171,6 +171,7 @@ fn weightiest<'a>(node: &'a Node, report: Option<&'a PipelineReport>) -> Option<
         .agent
         .iter()
         .flat_map(|agent| &agent.warnings)
+        .filter(|warning| !warning.is_told_by_pipelines())
         .map(|warning| {
             let blind = warning.reason == Warning::LOG_ROOT_UNREADABLE;
             (if blind { Weight::Blind } else { Weight::Agent }, warning)

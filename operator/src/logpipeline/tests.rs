@@ -319,14 +319,16 @@ fn warning(mut node: Node, reason: &str) -> Node {
 fn what_agents_warn_of_is_told_with_its_node() {
     let resolved = steps(&world(), "{}", "");
     let good = || node(&resolved, |_| {});
-    let own = || {
+    let of_pipeline = |reason: &str| {
         node(&resolved, |report| {
             report.warnings.push(Warning {
-                reason: "LabelsCurtailed".into(),
-                message: "LabelsCurtailed is so.".into(),
+                reason: reason.into(),
+                message: format!("{reason} is so."),
             });
         })
     };
+    let own = || of_pipeline("LabelsCurtailed");
+    let (files, through_api) = (Warning::LOG_FILES_NOT_READ, Warning::API_READ_FAILING);
     let (watches, root) = ("WatchesExhausted", Warning::LOG_ROOT_UNREADABLE);
     for (nodes, ready, told) in [
         (vec![good()], "Ready", None),
@@ -350,6 +352,13 @@ fn what_agents_warn_of_is_told_with_its_node() {
             vec![warning(own(), watches)],
             "Ready",
             Some("on n0: LabelsCurtailed is so."),
+        ),
+        // What the pipelines that it concerns tell is nothing to the others.
+        (vec![warning(warning(good(), files), through_api)], "Ready", None),
+        (
+            vec![warning(of_pipeline(files), files)],
+            "Ready",
+            Some("on n0: LogFilesNotRead is so."),
         ),
         (
             vec![own(), warning(good(), root)],
