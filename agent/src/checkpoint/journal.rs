@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::ledger::Ledger;
 use super::record::{End, Record};
@@ -28,6 +29,15 @@ pub enum StartError {
     Worker(io::Error),
 }
 
+/// Whether descriptors or memory are short: what could not be read is as good as ever.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    const SHORTAGES: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    let number = error.raw_os_error();
+    SHORTAGES
+        .iter()
+        .any(|shortage| number == Some(shortage.raw_os_error()))
+}
+
 /// The journal, and what it amounts to.
 #[derive(Debug)]
 pub struct Journal {
@@ -40,10 +50,13 @@ pub struct Journal {
     /// A record waits that must be on disk before the lines which depend on it are sent.
     urgent: bool,
     size: u64,
-    live: u64,
+    /// It is written anew when it is longer.
+    most: u64,
+    /// What is in its place is damaged, and not set aside yet.
+    in_the_way: bool,
     /// Why it could not be written last; writing is tried again and again.
     pub failure: Option<String>,
-    /// Where a journal that was corrupt at the start is now.
+    /// Where a journal is now that was corrupt at the start, or could not be read.
     pub set_aside: Option<PathBuf>,
 }
 
@@ -51,7 +64,8 @@ impl Journal {
     /// Opens the state folder for this process alone, and reads what its journal says.
     ///
     /// # Errors
-    /// When another agent holds it, or it cannot be made or opened.
+    /// When another agent holds it, it cannot be made or opened, or nothing is left to read the journal with: who went
+    /// on without it would send everything again.
     pub fn open(folder: &Path) -> Result<Self, StartError> {
         let unusable = |error| StartError::Unusable(folder.to_owned(), error);
         fs::create_dir_all(folder).map_err(unusable)?;
@@ -60,7 +74,7 @@ impl Journal {
             .map_err(unusable)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::Locked(folder.to_owned())),
+            Err(Errno::WOULDBLOCK) => return Err(StartError::Locked(folder.to_owned())),
             Err(error) => return Err(unusable(error.into())),
         }
         let mut journal = Self {
@@ -72,11 +86,12 @@ impl Journal {
             unsynced: false,
             urgent: false,
             size: 0,
-            live: 0,
+            most: COMPACT_BYTES,
+            in_the_way: false,
             failure: None,
             set_aside: None,
         };
-        journal.load();
+        journal.load().map_err(unusable)?;
         if journal.ledger.epoch == 0 {
             // Its own number, so that who follows the counters sees that they begin anew.
             journal
@@ -129,62 +144,89 @@ impl Journal {
             Ok(()) => self.unsynced = false,
             Err(error) => self.failed(&error),
         }
-        if self.failure.is_none() && self.size > COMPACT_BYTES && self.size > COMPACT_FACTOR * self.live {
-            self.compact();
+        if self.failure.is_none() && self.size > self.most {
+            self.shorten();
         }
     }
 
-    fn load(&mut self) {
+    fn load(&mut self) -> io::Result<()> {
         let path = self.folder.join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::error!(%error, path = %path.display(), "the journal cannot be read: begun anew");
-                    self.set_aside = Some(path);
-                }
-                return;
+        let damage = match fs::read(&path) {
+            Ok(bytes) => {
+                let (ledger, end) = Ledger::decode(&bytes);
+                self.ledger = ledger;
+                (end == End::Corrupt).then(|| "its records are damaged".to_owned())
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(error) => Some(error.to_string()),
         };
-        let (ledger, end) = Ledger::decode(&bytes);
-        self.ledger = ledger;
-        if end == End::Corrupt {
-            let aside = (1..u32::MAX)
-                .map(|n| self.folder.join(format!("{FILE}.corrupt-{n}")))
-                .find(|path| !path.exists());
-            if let Some(aside) = aside {
-                let moved = fs::rename(&path, &aside);
-                self.set_aside = Some(aside.clone());
-                tracing::error!(aside = %aside.display(), kept = self.ledger.cursors.len(), moved = moved.is_ok(),
-                    "the journal is corrupt: set aside, going on with the records before the damage");
-            }
+        if let Some(damage) = damage {
+            tracing::error!(damage, path = %path.display(), kept = self.ledger.cursors.len(),
+                "the journal cannot be read to its end: going on with the records before that");
+            self.in_the_way = true;
+            self.set_aside = Some(path);
         }
+        Ok(())
     }
 
-    /// Writes the journal anew, as short as it can be, in the old one's place.
-    fn compact(&mut self) {
+    /// Moves a damaged journal out of the new one's place.
+    fn clear_the_way(&mut self) -> io::Result<()> {
+        if !self.in_the_way {
+            return Ok(());
+        }
+        let mut names = (1..u32::MAX).map(|n| self.folder.join(format!("{FILE}.corrupt-{n}")));
+        let aside = names.find(|path| !path.exists());
+        let aside = aside.ok_or(io::ErrorKind::AlreadyExists)?;
+        fs::rename(self.folder.join(FILE), &aside)?;
+        tracing::warn!(aside = %aside.display(), "the damaged journal is set aside");
+        self.in_the_way = false;
+        self.set_aside = Some(aside);
+        Ok(())
+    }
+
+    /// Writes the journal anew, as short as it can be, in the old one's place. The old one is written on where that
+    /// fails before it is replaced.
+    fn rewrite(&mut self) -> io::Result<()> {
         let bytes = self.ledger.encode();
         let (path, fresh) = (self.folder.join(FILE), self.folder.join("journal.new"));
-        let written = (|| {
-            let mut file = File::create(&fresh)?;
-            file.write_all(&bytes)?;
-            file.sync_data()?;
-            fs::rename(&fresh, &path)?;
-            File::open(&self.folder)?.sync_all()?;
-            Ok(file)
-        })();
-        match written {
-            Ok(file) => {
-                self.file = Some(file);
-                self.size = bytes.len() as u64;
-                self.live = self.size;
-                self.pending.clear();
-                self.unsynced = false;
+        // First: once the old one is replaced, nothing may fail for want of a descriptor.
+        let folder = File::open(&self.folder)?;
+        let mut file = File::create(&fresh)?;
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        self.clear_the_way()?;
+        fs::rename(&fresh, &path)?;
+        self.file = None;
+        folder.sync_all()?;
+        self.file = Some(file);
+        self.size = bytes.len() as u64;
+        self.most = COMPACT_BYTES.max(COMPACT_FACTOR * self.size);
+        self.pending.clear();
+        self.unsynced = false;
+        Ok(())
+    }
+
+    /// Writes a journal anew that cannot be written on.
+    fn compact(&mut self) {
+        match self.rewrite() {
+            Ok(()) => {
                 if self.failure.take().is_some() {
                     tracing::info!("positions can be written again");
                 }
             }
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Writes anew a journal that has grown; where that cannot be, all of it is there, and it goes on growing.
+    fn shorten(&mut self) {
+        if let Err(error) = self.rewrite() {
+            if self.file.is_none() {
+                return self.failed(&error);
+            }
+            tracing::warn!(%error, size = self.size, "the journal of positions cannot be shortened yet");
+            self.most = self.size + COMPACT_BYTES;
         }
     }
 
@@ -263,6 +305,31 @@ mod tests {
                 bytes
             );
         }
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_set_aside_or_said_to_be_there_still() {
+        let dir = tempfile::tempdir().unwrap();
+        // A folder in its place stands for a disk that does not give it.
+        let (path, aside) = (dir.path().join("journal"), dir.path().join("journal.corrupt-1"));
+        fs::create_dir(&path).unwrap();
+        // And what no folder can replace for one that does not let it be moved.
+        std::os::unix::fs::symlink("nowhere", &aside).unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        journal.append(&seen("a"));
+        journal.sync();
+        assert!(journal.failure.is_some() && path.is_dir());
+        assert_eq!(journal.set_aside, Some(path.clone()));
+        fs::remove_file(&aside).unwrap();
+        journal.sync();
+        assert_eq!(
+            (&journal.failure, &journal.set_aside),
+            (&None, &Some(aside.clone()))
+        );
+        assert!(aside.is_dir());
+        drop(journal);
+        let journal = Journal::open(dir.path()).unwrap();
+        assert_eq!((journal.ledger().pipelines.len(), &journal.set_aside), (1, &None));
     }
 
     #[test]

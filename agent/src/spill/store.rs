@@ -1,7 +1,8 @@
 //! The state folder in; copies of vanishing files that outlive a crash out.
 //!
 //! A copy has a name only when it is whole and synced, so there is none that is half made. One that the disk
-//! damaged later gives what comes before the damage.
+//! damaged later gives what comes before the damage. None is held open: there may be thousands, and descriptors are
+//! few.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::record::{self, FRAME, Frame, Head, MAGIC, PIECE, PIECE_HEAD, Range};
+use crate::checkpoint::journal::is_shortage;
 
 const FOLDER: &str = "spill";
 const UNFINISHED: &str = "tmp";
@@ -22,7 +24,8 @@ pub const RESERVE: u64 = 15;
 pub struct Store {
     folder: PathBuf,
     next: u64,
-    /// Copies that were found damaged at the start and set aside.
+    /// Copies that could not be read at the start: set aside where they are damaged, left for the next start where
+    /// the disk does not give them.
     pub damaged: u32,
 }
 
@@ -41,33 +44,43 @@ pub fn has_reserve(folder: &Path) -> bool {
 
 impl Store {
     /// Finds the copies in a state folder, oldest first, and throws away what is not whole.
-    pub fn open(state_dir: &Path) -> (Self, Vec<Spilled>) {
-        let folder = state_dir.join(FOLDER);
+    ///
+    /// # Errors
+    /// When the folder cannot be listed, or descriptors or memory are short: who went on without the copies would
+    /// read behind what is in them alone.
+    pub fn open(state_dir: &Path) -> io::Result<(Self, Vec<Spilled>)> {
         let mut store = Self {
-            folder,
+            folder: state_dir.join(FOLDER),
             next: 1,
             damaged: 0,
         };
+        let entries = match fs::read_dir(&store.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((store, Vec::new())),
+            entries => entries?,
+        };
         let mut found = Vec::new();
-        for entry in fs::read_dir(&store.folder).into_iter().flatten().flatten() {
-            let path = entry.path();
+        for entry in entries {
+            let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == UNFINISHED) {
                 // Its file was still there when it was begun; if the removal fails, the next start tries again.
                 let _gone = fs::remove_file(&path);
             }
             let Some(number) = number(&path) else { continue };
             store.next = store.next.max(number.saturating_add(1));
+            if path.extension().is_some() {
+                continue;
+            }
             match Spilled::open(&path) {
                 Ok(spilled) => found.push((number, spilled)),
+                Err(error) if is_shortage(&error) => return Err(error),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "a spilled copy cannot be read: set aside");
-                    let _kept = fs::rename(&path, path.with_extension(DAMAGED));
                     store.damaged += 1;
+                    set_aside(&path, &error);
                 }
             }
         }
         found.sort_by_key(|(number, _)| *number);
-        (store, found.into_iter().map(|(_, spilled)| spilled).collect())
+        Ok((store, found.into_iter().map(|(_, spilled)| spilled).collect()))
     }
 
     /// Whether there is room for another copy.
@@ -98,7 +111,7 @@ impl Store {
         head.encode(&mut out);
         let mut writer = Writer {
             file,
-            unfinished: Some(unfinished),
+            unfinished,
             path,
             at: 0,
             end: head.base,
@@ -111,14 +124,26 @@ impl Store {
     }
 }
 
+/// The number that a copy has, or had before it was set aside.
 fn number(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.parse().ok()
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+/// A copy that cannot be read makes room for others, if it never will be.
+fn set_aside(path: &Path, error: &io::Error) {
+    let damaged = matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    );
+    let moved = damaged && fs::rename(path, path.with_extension(DAMAGED)).is_ok();
+    tracing::error!(path = %path.display(), %error, moved, "a spilled copy cannot be read: its lines are not sent");
 }
 
 /// A copy in the making; dropped before it is finished it leaves nothing.
 pub struct Writer {
     file: File,
-    unfinished: Option<PathBuf>,
+    /// Its name until it is whole.
+    unfinished: PathBuf,
     path: PathBuf,
     head: Head,
     index: Vec<(u64, u64)>,
@@ -176,21 +201,22 @@ impl Writer {
     /// # Errors
     /// When the disk does not do it.
     pub fn finish(mut self, whole: bool) -> io::Result<Spilled> {
+        // First: once the copy has its name, nothing may fail for want of a descriptor.
+        let folder = self.path.parent().map(File::open).transpose()?;
         if whole {
             let mut end = Vec::new();
             record::encode_end(&mut end);
             self.put(&end)?;
         }
         self.file.sync_all()?;
-        if let Some(unfinished) = &self.unfinished {
-            fs::rename(unfinished, &self.path)?;
-        }
-        self.unfinished = None;
-        if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?;
+        // Unlike a new name, a second one never replaces another copy.
+        fs::hard_link(&self.unfinished, &self.path)?;
+        if let Err(error) = folder.map_or(Ok(()), |folder| folder.sync_all()) {
+            // Nobody would know of it, and the next process would send it besides the one that is made then.
+            let _gone = fs::remove_file(&self.path);
+            return Err(error);
         }
         Ok(Spilled {
-            file: self.file.try_clone()?,
             path: self.path.clone(),
             head: std::mem::take(&mut self.head),
             index: std::mem::take(&mut self.index),
@@ -203,17 +229,14 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Some(unfinished) = &self.unfinished {
-            // The next start throws it away.
-            let _gone = fs::remove_file(unfinished);
-        }
+        // The next start throws it away.
+        let _gone = fs::remove_file(&self.unfinished);
     }
 }
 
 /// A copy that is whole and synced.
 #[derive(Debug)]
 pub struct Spilled {
-    file: File,
     path: PathBuf,
     head: Head,
     /// Offset in the file, and where its piece's record is.
@@ -231,7 +254,6 @@ impl Spilled {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
-        let damage = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut magic = [0; MAGIC.len()];
         file.read_exact_at(&mut magic, 0)?;
         if magic != MAGIC {
@@ -244,35 +266,48 @@ impl Spilled {
         let mut spilled = Self {
             end: AtomicU64::new(head.base),
             head,
-            file,
             path: path.to_owned(),
             index: Vec::new(),
             bytes,
             damaged: AtomicBool::new(false),
         };
-        while let Some((range, next)) = spilled.piece_at(at) {
+        while let Some((range, next)) = spilled.piece_at(&file, at)? {
             spilled.index.push((range.offset, at));
             spilled
                 .end
                 .store(range.offset + u64::from(range.len), Ordering::Relaxed);
             at = next;
         }
-        let last = body(&spilled.file, at).ok().flatten();
-        let is_whole = last.is_some_and(|last| record::is_end(&last));
+        let is_whole = readable(body(&file, at))?
+            .flatten()
+            .is_some_and(|last| record::is_end(&last));
         spilled.damaged.store(!is_whole, Ordering::Relaxed);
         Ok(spilled)
     }
 
     /// The range of the piece whose record begins at `at`, and where the next record begins. Its content is only
     /// checked when it is read.
-    fn piece_at(&self, at: u64) -> Option<(Range, u64)> {
+    fn piece_at(&self, file: &File, at: u64) -> io::Result<Option<(Range, u64)>> {
         let mut begin = [0; FRAME + PIECE_HEAD];
-        self.file.read_exact_at(&mut begin, at).ok()?;
-        let (frame, body) = begin.split_first_chunk::<FRAME>()?;
-        let frame = Frame::decode(*frame)?;
-        let range = record::range(body)?;
-        let next = at + (FRAME + frame.len) as u64;
-        (range.offset == self.end() && next <= self.bytes).then_some((range, next))
+        if readable(file.read_exact_at(&mut begin, at))?.is_none() {
+            return Ok(None);
+        }
+        let piece = begin.split_first_chunk::<FRAME>().and_then(|(frame, body)| {
+            let next = at + (FRAME + Frame::decode(*frame)?.len) as u64;
+            Some((record::range(body)?, next))
+        });
+        Ok(piece.filter(|(range, next)| range.offset == self.end() && *next <= self.bytes))
+    }
+
+    /// The piece that begins at an offset, and whose record is at `at`; the file is opened for the first.
+    fn piece(&self, file: &mut Option<File>, offset: u64, at: u64) -> io::Result<Vec<u8>> {
+        let file = match file {
+            Some(file) => file,
+            None => file.insert(File::open(&self.path)?),
+        };
+        let piece = body(file, at)?.and_then(|body| record::decode_piece(&body));
+        let piece = piece.filter(|(range, _)| range.offset == offset);
+        Ok(piece.ok_or_else(|| damage("a piece is damaged"))?.1)
     }
 
     /// Whose bytes these are.
@@ -296,20 +331,27 @@ impl Spilled {
     }
 
     /// Bytes of the file at an offset, as many as are there and fit; none from damage on.
-    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
-        let mut read = 0;
+    ///
+    /// # Errors
+    /// When descriptors or memory are short, and what is there can be read later.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let (mut file, mut read) = (None, 0);
         while read < into.len() && offset + (read as u64) < self.end() {
             let wanted = offset + read as u64;
             let piece = self.index.partition_point(|(begin, _)| *begin <= wanted);
             let Some((begin, at)) = piece.checked_sub(1).and_then(|piece| self.index.get(piece)) else {
                 break;
             };
-            let body = body(&self.file, *at).ok().flatten();
-            let Some((_, data)) = body.and_then(|body| record::decode_piece(&body)) else {
-                tracing::error!(path = %self.path.display(), offset = begin, "a spilled copy is damaged: it ends there");
-                self.end.store(*begin, Ordering::Relaxed);
-                self.damaged.store(true, Ordering::Relaxed);
-                break;
+            let data = match self.piece(&mut file, *begin, *at) {
+                Ok(data) => data,
+                // Fewer bytes would be taken for the copy's end.
+                Err(error) if is_shortage(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(path = %self.path.display(), offset = begin, %error, "a spilled copy is damaged: it ends there");
+                    self.end.store(*begin, Ordering::Relaxed);
+                    self.damaged.store(true, Ordering::Relaxed);
+                    break;
+                }
             };
             let skip = usize::try_from(wanted - begin).unwrap_or(usize::MAX);
             let from = data.get(skip..).unwrap_or_default();
@@ -323,7 +365,7 @@ impl Spilled {
             }
             read += len;
         }
-        read
+        Ok(read)
     }
 
     /// Deletes it: everything in it is acknowledged, or must not be sent any more.
@@ -331,6 +373,18 @@ impl Spilled {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a spilled copy cannot be deleted");
         }
+    }
+}
+
+fn damage(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// What was read; `None` where nobody can read it, an error where that may pass.
+fn readable<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_shortage(&error) => Err(error),
+        read => Ok(read.ok()),
     }
 }
 
@@ -372,7 +426,7 @@ mod tests {
     }
 
     fn spill(dir: &Path, base: u64, parts: &[&[u8]]) -> Spilled {
-        let mut writer = Store::open(dir).0.begin(head(base)).unwrap();
+        let mut writer = Store::open(dir).unwrap().0.begin(head(base)).unwrap();
         for part in parts {
             writer.append(part).unwrap();
         }
@@ -381,7 +435,7 @@ mod tests {
 
     fn all(spilled: &Spilled) -> Vec<u8> {
         let mut read = vec![0; 1 << 20];
-        let len = spilled.read_at(spilled.head().base, &mut read);
+        let len = spilled.read_at(spilled.head().base, &mut read).unwrap();
         read.truncate(len);
         read
     }
@@ -395,7 +449,7 @@ mod tests {
             1_000,
             &[&data[..5], &data[5..100_000], &data[100_000..]],
         );
-        let (store, found) = Store::open(dir.path());
+        let (store, found) = Store::open(dir.path()).unwrap();
         assert_eq!((store.next, store.damaged), (2, 0));
         for spilled in [&made, &found[0]] {
             assert_eq!((spilled.head(), spilled.end()), (&head(1_000), 301_000));
@@ -404,7 +458,7 @@ mod tests {
                 1_000_u64, 1_004, 1_005, 66_541, 200_000, 300_999, 301_000, 999_999,
             ] {
                 let mut into = vec![0; 70_000];
-                let read = spilled.read_at(offset, &mut into);
+                let read = spilled.read_at(offset, &mut into).unwrap();
                 let rest = data
                     .get(usize::try_from(offset).unwrap() - 1_000..)
                     .unwrap_or_default();
@@ -421,10 +475,10 @@ mod tests {
     #[test]
     fn one_of_a_file_that_could_not_be_read_to_its_end_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = Store::open(dir.path()).0.begin(head(0)).unwrap();
+        let mut writer = Store::open(dir.path()).unwrap().0.begin(head(0)).unwrap();
         writer.append(b"x").unwrap();
         let made = writer.finish(false).unwrap();
-        for spilled in [&made, &Store::open(dir.path()).1[0]] {
+        for spilled in [&made, &Store::open(dir.path()).unwrap().1[0]] {
             assert!(spilled.is_damaged());
             assert_eq!(all(spilled), b"x");
         }
@@ -433,14 +487,14 @@ mod tests {
     #[test]
     fn what_is_not_finished_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = Store::open(dir.path()).0.begin(head(0)).unwrap();
+        let mut writer = Store::open(dir.path()).unwrap().0.begin(head(0)).unwrap();
         writer.append(b"x").unwrap();
         let files = || fs::read_dir(dir.path().join("spill")).unwrap().count();
         assert_eq!(files(), 1);
-        assert_eq!(Store::open(dir.path()).1.len(), 0);
+        assert_eq!(Store::open(dir.path()).unwrap().1.len(), 0);
         assert_eq!(files(), 0, "a start throws it away");
         drop(writer);
-        let dropped = Store::open(dir.path()).0.begin(head(0)).unwrap();
+        let dropped = Store::open(dir.path()).unwrap().0.begin(head(0)).unwrap();
         drop(dropped);
         assert_eq!(files(), 0);
     }
@@ -453,9 +507,75 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[25] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let (store, found) = Store::open(dir.path());
+        let (store, found) = Store::open(dir.path()).unwrap();
         assert_eq!((store.damaged, found.len(), store.next), (1, 0, 2));
         assert!(path.with_extension("damaged").exists());
+    }
+
+    #[test]
+    fn one_that_the_disk_does_not_give_is_left_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for bytes in [b"x", b"y"] {
+            drop(spill(dir.path(), 0, &[bytes]));
+        }
+        // A folder in its place stands for a disk that fails: it is opened, and not read.
+        let path = dir.path().join("spill/0000000000000001");
+        let away = dir.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        fs::create_dir(&path).unwrap();
+        let (store, found) = Store::open(dir.path()).unwrap();
+        assert_eq!((store.damaged, found.len(), store.next), (1, 1, 3));
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&away, &path).unwrap();
+        let (store, found) = Store::open(dir.path()).unwrap();
+        assert_eq!(
+            (store.damaged, all(&found[0]), all(&found[1])),
+            (0, b"x".to_vec(), b"y".to_vec())
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Store::open(dir.path()).is_ok(), "there is none yet");
+        fs::write(dir.path().join("spill"), "").unwrap();
+        assert!(Store::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_copy_never_takes_the_place_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Store::open(dir.path()).unwrap().0.begin(head(0)).unwrap();
+        writer.append(b"second").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        drop(spill(other.path(), 0, &[b"first"]));
+        let path = "spill/0000000000000001";
+        fs::rename(other.path().join(path), dir.path().join(path)).unwrap();
+        assert_eq!(
+            writer.finish(true).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        let (_, found) = Store::open(dir.path()).unwrap();
+        assert_eq!((found.len(), all(&found[0])), (1, b"first".to_vec()));
+    }
+
+    #[test]
+    fn what_was_set_aside_keeps_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(spill(dir.path(), 0, &[b"x"]));
+        let path = dir.path().join("spill/0000000000000001");
+        fs::write(&path, b"").unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().0.damaged, 1);
+        assert_eq!(Store::open(dir.path()).unwrap().0.next, 2);
+    }
+
+    #[test]
+    fn one_that_is_deleted_by_hand_ends_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = spill(dir.path(), 0, &[b"x"]);
+        fs::remove_file(dir.path().join("spill/0000000000000001")).unwrap();
+        assert_eq!(all(&made), b"");
+        assert!(made.is_damaged());
     }
 
     fn cases() -> ProptestConfig {

@@ -163,7 +163,7 @@ impl Chain {
         };
         if let Some(spilled) = &generation.spilled {
             *reader = None;
-            return Ok(spilled.read_at(offset, into));
+            return spilled.read_at(offset, into);
         }
         let left = generation.end.map_or(u64::MAX, |end| end.saturating_sub(offset));
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());

@@ -116,7 +116,7 @@ impl<S: Sink> Core<S> {
             &settings.link_roots,
             settings.follow_root.clone(),
         );
-        let (spilling, kept) = Spilling::begin(&settings.state_dir, &discovery, Instant::now());
+        let (spilling, kept) = Spilling::begin(&settings.state_dir, &discovery, Instant::now())?;
         let mut figures = Figures::default();
         if spilling.damaged() > 0 {
             figures.resets.insert("spill_damaged", spilling.damaged().into());

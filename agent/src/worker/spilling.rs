@@ -14,6 +14,7 @@ use super::container::Container;
 use super::core::{BUFFER, Core};
 use super::cursor::{Cursor, Long, State};
 use super::reading::Step;
+use crate::checkpoint::journal::StartError;
 use crate::checkpoint::record::{Count, Record};
 use crate::discover::beneath::LogRoot;
 use crate::discover::names::{ContainerKey, PodFolder};
@@ -58,8 +59,13 @@ struct Copying {
 
 impl Spilling {
     /// What an earlier process left, by container.
-    pub(super) fn begin(state_dir: &Path, discovery: &Roots, now: Instant) -> (Self, Vec<Container>) {
-        let (store, found) = Store::open(state_dir);
+    pub(super) fn begin(
+        state_dir: &Path,
+        discovery: &Roots,
+        now: Instant,
+    ) -> Result<(Self, Vec<Container>), StartError> {
+        let unusable = |error| StartError::Unusable(state_dir.to_owned(), error);
+        let (store, found) = Store::open(state_dir).map_err(unusable)?;
         let mut containers: Vec<Container> = Vec::new();
         // For an agent that sees no files any more: what was copied of them is sent all the same.
         let nowhere = Arc::new(LogRoot::new(state_dir.to_owned(), Vec::new()));
@@ -88,7 +94,7 @@ impl Spilling {
             copying: None,
             stopped: None,
         };
-        (spilling, containers)
+        Ok((spilling, containers))
     }
 
     /// Copies that were found damaged at the start.

@@ -5,8 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::io::Errno;
-
 use sluice_engine::report::GapCause;
 
 use super::Sink;
@@ -14,6 +12,7 @@ use super::container::Container;
 use super::cursor::Cursor;
 use super::file_end::without_file;
 use super::reading::Step;
+use crate::checkpoint::journal::is_shortage;
 use crate::discover::names::ContainerKey;
 use crate::status::figures::Figures;
 use crate::tail::chain::{Chain, Next};
@@ -33,12 +32,11 @@ pub(super) fn unreadable<S: Sink>(
     if error.kind() == io::ErrorKind::NotFound {
         return (Step::AtEnd, true);
     }
-    let no_descriptor = [Errno::MFILE, Errno::NFILE]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     let next = container.chain.after(cursor.position, container.gone, now);
     let is_last = next == Next::Stay && !container.gone;
-    if is_last || no_descriptor || !container.chain.give_up(number, error, now) {
+    if is_last || is_shortage(error) || !container.chain.give_up(number, error, now) {
+        // It tells nobody when it can be read: until then it is not idle.
+        container.last_growth = now;
         return (Step::AtEnd, false);
     }
     *figures.resets.entry("file_unreadable").or_default() += 1;
