@@ -37,7 +37,7 @@ pub(super) fn unreadable<S: Sink>(
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     let next = container.chain.after(cursor.position, container.gone, now);
-    let is_last = next == Next::Stay && !container.gone;
+    let is_last = !matches!(next, Next::Move { .. }) && !container.gone;
     if is_last || no_descriptor || !container.chain.give_up(number, error, now) {
         return (Step::AtEnd, false);
     }

@@ -838,3 +838,19 @@ fn a_dead_containers_files_are_copied_and_read_once() {
         ],
     );
 }
+
+#[test]
+fn the_first_line_of_a_new_file_is_read_though_nothing_more_happens() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Turn(1),
+            Op::Lines(false, 1),
+            Op::Clock,
+        ],
+    );
+}
