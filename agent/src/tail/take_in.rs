@@ -131,7 +131,7 @@ impl Chain {
         };
         // One that is gone by now says nothing of the one that was begun since.
         let is_there = |found: &Generation| found.name.is_some() || !unread.contains(&found.number);
-        let last = |found: &Generation| is_there(found) && (!found.late || is_copied(found));
+        let last = |found: &Generation| is_there(found) && !found.copy && (!found.late || is_copied(found));
         let at = self.generations.iter().rposition(last)?;
         self.generations.get(at).is_some_and(is_copied).then_some(at)
     }

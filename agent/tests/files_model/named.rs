@@ -854,3 +854,24 @@ fn the_first_line_of_a_new_file_is_read_though_nothing_more_happens() {
         ],
     );
 }
+
+#[test]
+fn an_empty_tip_is_copied_and_cut_behind_a_cut_file_that_was_compressed() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Truncate,
+            Op::Lines(false, 1),
+            ack(1),
+            Op::Rotate(0),
+            Op::Rotate(0),
+            Op::Compress,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Piece(false),
+        ],
+    );
+}
