@@ -266,7 +266,11 @@ impl Chain {
                 continue;
             }
             // An earlier process left it for what others had got late, and a position may be in that.
-            let is_left_for = |younger: &&Generation| younger.late || younger.spilled.is_some();
+            // What a later restart wrote is younger than all of it.
+            let restart = found.restart;
+            let is_left_for = |younger: &&Generation| {
+                younger.restart <= restart && (younger.late || younger.spilled.is_some())
+            };
             let left_for = self
                 .generations
                 .iter()

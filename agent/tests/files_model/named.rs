@@ -875,3 +875,54 @@ fn an_empty_tip_is_copied_and_cut_behind_a_cut_file_that_was_compressed() {
         ],
     );
 }
+
+#[test]
+fn what_a_dead_containers_copied_file_got_is_read_before_a_copy_of_the_next_one() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Restart,
+            Op::DeleteOldest,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Clock,
+            KILLED,
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            ack(2),
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            KILLED,
+        ],
+    );
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Restart,
+            KILLED,
+            ack(1),
+            ack(1),
+            Op::Rotate(1),
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            KILLED,
+        ],
+    );
+}
