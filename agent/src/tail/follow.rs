@@ -15,6 +15,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub enum Next {
     /// Nothing yet.
     Stay,
+    /// A younger one, once the runtime has had time to open it: looked at soon, whether anything is written or not.
+    Settle,
     /// Nothing more comes here; go on with this generation, which another restart may have begun.
     Move {
         /// Its first byte.
@@ -54,7 +56,7 @@ impl Chain {
                 restarted: old.restart != restart,
             }
         } else {
-            Next::Stay
+            Next::Settle
         }
     }
 

@@ -266,7 +266,11 @@ impl Chain {
                 continue;
             }
             // An earlier process left it for what others had got late, and a position may be in that.
-            let is_left_for = |younger: &&Generation| younger.late || younger.spilled.is_some();
+            // What a later restart wrote is younger than all of it.
+            let restart = found.restart;
+            let is_left_for = |younger: &&Generation| {
+                younger.restart <= restart && (younger.late || younger.spilled.is_some())
+            };
             let left_for = self
                 .generations
                 .iter()
@@ -328,9 +332,10 @@ impl Chain {
 }
 
 impl Generation {
-    /// What is known of a copy's file ends with its name: another one may get its inode.
+    /// What is known of a copy's file ends with its name: another one may get its inode, and who writes to it is not
+    /// heard.
     pub(super) fn detach(&mut self) {
-        (self.name, self.file) = (None, None);
+        (self.name, self.file, self.was_tip) = (None, None, false);
         self.lose_inode();
     }
 

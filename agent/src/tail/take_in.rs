@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::chain::Chain;
+use super::compressed::may_hold_more;
 use super::copies::{Twin, mark_copies};
 use super::generation::{Generation, head_of};
 use super::kept::Room;
@@ -131,7 +132,7 @@ impl Chain {
         };
         // One that is gone by now says nothing of the one that was begun since.
         let is_there = |found: &Generation| found.name.is_some() || !unread.contains(&found.number);
-        let last = |found: &Generation| is_there(found) && (!found.late || is_copied(found));
+        let last = |found: &Generation| is_there(found) && !found.copy && (!found.late || is_copied(found));
         let at = self.generations.iter().rposition(last)?;
         self.generations.get(at).is_some_and(is_copied).then_some(at)
     }
@@ -156,7 +157,7 @@ impl Chain {
             let closed = generation.is_some_and(|known| known.file.is_none());
             let needed = generation.is_some_and(|known| known.number >= look.wanted);
             let other = generation.is_some_and(|known| known.gz != name.gz);
-            let mut same = true;
+            let (mut same, mut more) = (true, None);
             if closed && (renamed || (needed && self.may_hold())) {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
@@ -166,6 +167,11 @@ impl Chain {
                     self.lose_inode(&found);
                     opened = Some((file, found));
                 } else if needed || other {
+                    // Left for a younger one, it may have got something before it was compressed.
+                    let end = generation
+                        .and_then(|known| known.end)
+                        .filter(|_| other && name.gz);
+                    more = end.filter(|end| may_hold_more(&file, *end));
                     self.hold(at, name, needed.then_some(file), &found);
                 }
             }
@@ -175,13 +181,33 @@ impl Chain {
                     self.take_place(look, at, name)?;
                     return Ok(());
                 }
-                if !name.gz && self.add_late(at, facts.size) {
+                // What is held open of a compressed file is the plain one, which may have grown before.
+                let len = match self.generations.get(at) {
+                    Some(known) if name.gz => self.file_len(known),
+                    _ => Some(facts.size),
+                };
+                if len.is_some_and(|len| self.add_late(at, len)) && !name.gz {
                     let (file, facts) = self.open(look, &text, opened)?;
                     self.hold(self.generations.len() - 1, name, Some(file), &facts);
+                }
+                if let Some(end) = more {
+                    self.go_on(at, end, Room::Last);
                 }
                 return Ok(());
             }
         }
+        self.take_in_new(look, name, fresh, &facts, opened)
+    }
+
+    /// A file that is not known by its inode or name.
+    fn take_in_new(
+        &mut self,
+        look: &Look<'_>,
+        name: &LogName,
+        fresh: &mut Vec<Generation>,
+        facts: &Facts,
+        opened: Option<(File, Facts)>,
+    ) -> Result<(), OpenError> {
         // One file by two names.
         if let Some(twice) = fresh
             .iter_mut()
@@ -191,7 +217,7 @@ impl Chain {
             twice.call(name);
             return Ok(());
         }
-        let (file, facts) = self.open(look, &text, opened)?;
+        let (file, facts) = self.open(look, &name.to_string(), opened)?;
         let head = head_of(&file, name.gz)?;
         let twin = self.twin(look, name, &head);
         if let Some(Twin::Instead(at)) = twin {

@@ -39,6 +39,10 @@ pub(super) fn at_end_of_file<S: Sink>(
     let next = container.chain.after(cursor.position, container.gone, now);
     match next {
         Next::Stay if !container.gone => return Step::AtEnd,
+        Next::Settle => {
+            container.grew(0, now);
+            return Step::AtEnd;
+        }
         // A line that is still written is neither ended for older ones nor joined with them.
         Next::Move { to, .. } if container.chain.is_late(to.generation) => {
             let begun = !chunk.data.is_empty() || cursor.joiner.all().next().is_some();
@@ -69,7 +73,7 @@ pub(super) fn at_end_of_file<S: Sink>(
         Next::Move { to, restarted } => {
             restarted || chain.is_broken(number, to.generation) || chain.is_late(to.generation)
         }
-        Next::Stay => true,
+        Next::Stay | Next::Settle => true,
     };
     if (over || vanished || replaced || chain.is_late(number)) && cursor.flush_all(sink).is_err() {
         return Step::NoRoom(taken);
@@ -98,6 +102,6 @@ pub(super) fn at_end_of_file<S: Sink>(
             cursor.go_to(to);
             Step::Read(taken.max(1))
         }
-        Next::Stay => Step::Finished,
+        Next::Stay | Next::Settle => Step::Finished,
     }
 }

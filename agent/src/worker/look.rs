@@ -35,7 +35,7 @@ impl<S: Sink> Core<S> {
         // One that is still written does not wait for room.
         if begin.contains(&b'\n') || read == LOOK || (read > 0 && container.gone) {
             cursor.waits = cursor.next_timestamp(begin);
-        } else if chain.after(at, container.gone, now) != Next::Stay {
+        } else if matches!(chain.after(at, container.gone, now), Next::Move { .. }) {
             cursor.waits = cursor.previous;
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn unreadable<S: Sink>(
         return (Step::AtEnd, true);
     }
     let next = container.chain.after(cursor.position, container.gone, now);
-    let is_last = next == Next::Stay && !container.gone;
+    let is_last = !matches!(next, Next::Move { .. }) && !container.gone;
     if is_last || is_shortage(error) || !container.chain.give_up(number, error, now) {
         // It tells nobody when it can be read: until then it is not idle.
         container.last_growth = now;

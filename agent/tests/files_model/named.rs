@@ -838,3 +838,152 @@ fn a_dead_containers_files_are_copied_and_read_once() {
         ],
     );
 }
+
+#[test]
+fn the_first_line_of_a_new_file_is_read_though_nothing_more_happens() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Turn(1),
+            Op::Lines(false, 1),
+            Op::Clock,
+        ],
+    );
+}
+
+#[test]
+fn an_empty_tip_is_copied_and_cut_behind_a_cut_file_that_was_compressed() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Truncate,
+            Op::Lines(false, 1),
+            ack(1),
+            Op::Rotate(0),
+            Op::Rotate(0),
+            Op::Compress,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Piece(false),
+        ],
+    );
+}
+
+#[test]
+fn what_a_dead_containers_copied_file_got_is_read_before_a_copy_of_the_next_one() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Restart,
+            Op::DeleteOldest,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Clock,
+            KILLED,
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            ack(2),
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            KILLED,
+        ],
+    );
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Restart,
+            KILLED,
+            ack(1),
+            ack(1),
+            Op::Rotate(1),
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn an_empty_file_that_is_held_open_was_passed_over_filled_and_compressed() {
+    holds(
+        true,
+        &[
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Withdraw,
+            Op::Truncate,
+            Op::Late,
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Piece(false),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_file_that_was_closed_was_passed_over_filled_and_compressed() {
+    holds(
+        true,
+        &[
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Withdraw,
+            Op::Truncate,
+            Op::Late,
+            ack(9),
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Piece(false),
+        ],
+    );
+}
+
+#[test]
+fn copies_with_late_lines_are_read_by_a_pipeline_that_comes_back() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Withdraw,
+            Op::Withdraw,
+            Op::Lines(false, 1),
+        ],
+    );
+}
