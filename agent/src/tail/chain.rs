@@ -130,7 +130,7 @@ impl Chain {
         Ok(self.handle(generation)?.metadata()?.len())
     }
 
-    /// Whether there is anything to read in it; not, where that cannot be told.
+    /// Whether there is anything to read in it; not, where that cannot be told, but for want of a descriptor.
     pub(super) fn has_bytes(&self, generation: &Generation) -> bool {
         if generation.replaced || generation.copy {
             return false;

@@ -7,7 +7,7 @@ use super::chain::Chain;
 use super::fingerprint::Fingerprint;
 use super::generation::{Generation, Handle, NO_DEVICE, head_of};
 use super::position::Position;
-use crate::discover::beneath::Facts;
+use crate::discover::beneath::{Facts, OpenError};
 use crate::discover::names::LogName;
 use crate::spill::record::Head;
 use crate::spill::store::Spilled;
@@ -128,8 +128,14 @@ impl Chain {
         let mut first = None;
         let all = self.generations.iter().enumerate().take(end);
         for (at, found) in all.skip(self.index(oldest)) {
-            let needed = found.spilled.is_none() && self.has_bytes(found) && self.handle(found).is_ok();
-            if !needed {
+            if found.spilled.is_some() || !self.has_bytes(found) {
+                continue;
+            }
+            if let Err(error) = self.handle(found) {
+                if OpenError::Io(error).may_pass() {
+                    // What is younger is copied after it.
+                    break;
+                }
                 continue;
             }
             // What was cut or rewritten is not what it was: who reads it has to notice first.
@@ -174,9 +180,10 @@ impl Chain {
             None => generation.is_nameless(),
             // Of a restart's rotated files kubelet deletes the oldest one next, and all of an earlier restart's with the
             // container's next death.
+            Some(_) if !danger.stuck => false,
             Some(name) => {
-                let is_dead = self.generations.iter().any(|other| other.restart > name.restart);
-                danger.stuck && (name.gz || is_dead) && self.is_oldest(at)
+                let is_dead = || self.generations.iter().any(|other| other.restart > name.restart);
+                (name.gz || is_dead()) && self.is_oldest(at)
             }
         }
     }
