@@ -359,7 +359,7 @@ impl Chain {
     /// Closes what is older than `number`: nobody needs it any more.
     pub fn close_below(&mut self, number: u32) {
         let end = self.index(number);
-        for at in 0..end {
+        for at in (0..end).rev() {
             let held = self
                 .generations
                 .get(at)
@@ -367,9 +367,12 @@ impl Chain {
             if let Some(len) = held.and_then(|old| self.file_len(old)) {
                 self.add_late(at, len);
             }
+            let is_marked = self.is_marked(at);
             if let Some(old) = self.generations.get_mut(at) {
                 (old.file, old.replaced) = (None, false);
-                old.remove_copy();
+                if !is_marked {
+                    old.remove_copy();
+                }
             }
         }
         self.keep_needed();

@@ -137,9 +137,8 @@ impl Chain {
             if is_other || !self.is_complete(at, danger.gone) {
                 break;
             }
-            let (first, is_oldest) = *first.get_or_insert_with(|| (found.number, self.is_oldest(at)));
-            // While it has its name, and one before it has: another process would take that for a younger one.
-            let may_wait = found.name.is_some() && !danger.gone && !is_oldest;
+            let (first, is_unmarked) = *first.get_or_insert_with(|| (found.number, self.is_unmarked(at)));
+            let may_wait = found.name.is_some() && !danger.gone && is_unmarked;
             if !may_wait && self.is_vanishing(at, found, danger) {
                 return Some(first);
             }
@@ -176,19 +175,32 @@ impl Chain {
             // container's next death.
             Some(name) => {
                 let is_dead = self.generations.iter().any(|other| other.restart > name.restart);
-                danger.stuck && (name.gz || is_dead) && self.is_oldest(at)
+                danger.stuck && (is_dead || name.gz && self.older_names(at).next().is_none())
             }
         }
     }
 
-    /// Whether no older file of the same restart has a name, with which it outlives a copy of it.
-    fn is_oldest(&self, at: usize) -> bool {
-        let Some(found) = self.generations.get(at) else {
-            return false;
+    /// Whether another process would take this file for younger than the copies that follow, if it had none: it has
+    /// its name.
+    pub(super) fn is_marked(&self, at: usize) -> bool {
+        let is_before = |old: &Generation| {
+            let mut younger = self.generations.iter().skip(at + 1);
+            old.name.is_some() && younger.any(|copy| copy.restart == old.restart && copy.spilled.is_some())
         };
-        let is_older =
-            |older: &Generation| older.restart == found.restart && older.name.is_some() && !older.copy;
-        !self.generations.iter().take(at).any(is_older)
+        self.generations.get(at).is_some_and(is_before)
+    }
+
+    /// Whether another process would take an older file that has its name for younger than a copy of this one.
+    fn is_unmarked(&self, at: usize) -> bool {
+        let mut older = self.older_names(at);
+        older.any(|older| older.spilled.is_none() && older.print.len > 0)
+    }
+
+    /// Older files of the same restart that have names.
+    fn older_names(&self, at: usize) -> impl Iterator<Item = &Generation> {
+        let restart = self.generations.get(at).map(|found| found.restart);
+        let older = self.generations.iter().take(at);
+        older.filter(move |older| Some(older.restart) == restart && older.name.is_some() && !older.copy)
     }
 
     /// Whether a generation takes space for us alone.
@@ -213,7 +225,11 @@ impl Chain {
     /// A copy is whole: it is read from now on, and its file is closed.
     pub fn keep(&mut self, number: u32, spilled: Spilled) {
         let at = self.index(number);
-        let is_needed = |found: &&Generation| !found.replaced && found.spilled.is_none();
+        let is_needed = |found: &&Generation| {
+            // The copy of an older one may be gone by now.
+            let may_wait = found.name.is_some() && !found.is_nameless() && self.is_unmarked(at);
+            !found.replaced && found.spilled.is_none() && !may_wait
+        };
         let Some(found) = self.get(number).filter(is_needed) else {
             // Acknowledged meanwhile.
             return spilled.remove();
