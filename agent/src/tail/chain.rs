@@ -33,6 +33,8 @@ pub struct Chain {
     pub(super) refused: BTreeSet<String>,
     /// A file that nobody reads yet seems to be rewritten, see [`Chain::suspect`].
     pub(super) wants_listing: bool,
+    /// The generation of which a copy is made, or was to be.
+    pub(super) copying: Option<u32>,
 }
 
 impl Chain {
@@ -46,6 +48,7 @@ impl Chain {
             given_up: BTreeSet::new(),
             refused: BTreeSet::new(),
             wants_listing: false,
+            copying: None,
         }
     }
 

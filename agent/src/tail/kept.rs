@@ -121,7 +121,12 @@ impl Chain {
 
     /// The oldest generation at or above `oldest` that has to be copied now. Copies are always older than what has
     /// none, so that another process finds the order again.
-    pub fn at_risk(&self, oldest: u32, danger: Danger) -> Option<u32> {
+    pub fn at_risk(&mut self, oldest: u32, danger: Danger) -> Option<u32> {
+        self.copying = self.to_copy(oldest, danger);
+        self.copying
+    }
+
+    fn to_copy(&self, oldest: u32, danger: Danger) -> Option<u32> {
         let is_vanishing = |(at, found): &(usize, &Generation)| self.is_vanishing(*at, found, danger);
         // Files that are not held open are not opened for nothing.
         let end = self.generations.iter().enumerate().rev().find(is_vanishing)?.0 + 1;
@@ -183,11 +188,12 @@ impl Chain {
     /// Whether another process would take this file for younger than the copies that follow, if it had none: it has
     /// its name.
     pub(super) fn is_marked(&self, at: usize) -> bool {
-        let is_before = |old: &Generation| {
-            let mut younger = self.generations.iter().skip(at + 1);
-            old.name.is_some() && younger.any(|copy| copy.restart == old.restart && copy.spilled.is_some())
-        };
-        self.generations.get(at).is_some_and(is_before)
+        let named = self.generations.get(at).filter(|old| old.name.is_some());
+        let mut younger = self.generations.iter().skip(at + 1);
+        named.is_some_and(|old| {
+            let is_copied = |copy: &Generation| copy.spilled.is_some() || Some(copy.number) == self.copying;
+            younger.any(|copy| copy.restart == old.restart && is_copied(copy))
+        })
     }
 
     /// Whether another process would take an older file that has its name for younger than a copy of this one.
@@ -225,11 +231,7 @@ impl Chain {
     /// A copy is whole: it is read from now on, and its file is closed.
     pub fn keep(&mut self, number: u32, spilled: Spilled) {
         let at = self.index(number);
-        let is_needed = |found: &&Generation| {
-            // The copy of an older one may be gone by now.
-            let may_wait = found.name.is_some() && !found.is_nameless() && self.is_unmarked(at);
-            !found.replaced && found.spilled.is_none() && !may_wait
-        };
+        let is_needed = |found: &&Generation| !found.replaced && found.spilled.is_none();
         let Some(found) = self.get(number).filter(is_needed) else {
             // Acknowledged meanwhile.
             return spilled.remove();
@@ -282,13 +284,16 @@ impl Chain {
                 continue;
             }
             // An earlier process left it for what others had got late, and a position may be in that.
-            let is_left_for = |younger: &&Generation| younger.late || younger.spilled.is_some();
-            let left_for = self
-                .generations
+            let is_left_for = |younger: &Generation| younger.late || younger.spilled.is_some();
+            let younger = self.generations.get(at + 1..).unwrap_or_default();
+            let following = younger
                 .iter()
-                .skip(at + 1)
-                .take_while(is_left_for)
-                .count();
+                .take_while(|found| is_left_for(found) || found.print.len == 0);
+            let last = following
+                .enumerate()
+                .filter(|(_, found)| is_left_for(found))
+                .last();
+            let left_for = last.map_or(0, |(last, _)| last + 1);
             if left_for > 0 {
                 self.go_on_behind(at, end, left_for);
             } else if let Some(found) = self.generations.get_mut(at) {
