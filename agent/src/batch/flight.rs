@@ -48,7 +48,7 @@ impl Batcher {
         let place = request.tenant;
         let ended = matches!(outcome.fate, Fate::Ended(_));
         let mut finished = Vec::new();
-        let mut over = Vec::new();
+        let (mut over, mut untaken) = (Vec::new(), 0);
         let is_meant = |place: usize| outcome.stream.is_none_or(|stream| stream as usize == place);
         for (_, flying) in request
             .streams
@@ -62,10 +62,14 @@ impl Batcher {
                 over.push(flying.stream);
             } else {
                 flying.state = State::Waits;
-                if outcome.fate == Fate::Waits(Limit::Rate)
-                    && let Some(stream) = self.streams.get_mut(flying.stream)
-                {
-                    stream.trust = Trust::Refused;
+                let stream = self.streams.get_mut(flying.stream);
+                match (&outcome.fate, stream) {
+                    (Fate::Waits(Limit::Rate), Some(stream)) => stream.trust = Trust::Refused,
+                    // It is no sign that Loki takes no further stream.
+                    (Fate::Waits(Limit::Content), Some(stream)) => {
+                        untaken += stream.untaken.replace(0).unwrap_or_default();
+                    }
+                    _ => {}
                 }
             }
         }
@@ -84,6 +88,7 @@ impl Batcher {
             .any(|flying| flying.state == State::UnderWay);
         if let Some(tenant) = self.tenants.get_mut(request.tenant) {
             tenant.used = tenant.used.saturating_sub(freed);
+            tenant.untaken = tenant.untaken.saturating_sub(untaken);
             tenant.starved = false;
             if request.counts && !flows {
                 request.counts = false;

@@ -126,7 +126,7 @@ pub enum Limit {
     Streams,
     /// On the bytes of this one.
     Rate,
-    /// Of what stands before Loki: it lets others through, and not this line.
+    /// Of a firewall or a policy, on what is in its lines or labels: others get through.
     Content,
 }
 

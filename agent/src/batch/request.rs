@@ -110,7 +110,7 @@ impl Batcher {
             }
             if stream.travels_alone(now) {
                 first = true;
-                untaken += stream.asks(block.len());
+                untaken += stream.asks();
             }
             stream.in_flight = true;
             stream.sealed_at = Some(now);

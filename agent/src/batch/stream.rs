@@ -17,7 +17,8 @@ use crate::tail::position::CursorId;
 
 /// Bytes of entries from which on compressing them apart from what follows makes them but a few percent longer.
 const WORTH: usize = 16 << 10;
-/// Bytes that are taken of a stream before Loki took anything of it, about: no more than to see whether it does.
+/// A stream of which Loki took nothing yet takes no more when it has so much, which one read may pass: it is enough to see
+/// whether Loki does.
 pub(super) const ENOUGH: usize = 64 << 10;
 /// A stream that rested this long may have to be made anew by Loki, so it is sent alone again.
 const REST: Duration = Duration::from_mins(30);
@@ -215,13 +216,13 @@ impl Stream {
         })
     }
 
-    /// Loki is asked for it with so many bytes; returns how many of them count as untaken from now on.
-    pub(super) fn asks(&mut self, bytes: usize) -> usize {
+    /// Loki is asked for it with its first block; returns how many bytes more count as untaken from now on.
+    pub(super) fn asks(&mut self) -> usize {
         if self.untaken.is_some() {
             return 0;
         }
-        self.untaken = Some(bytes);
-        bytes
+        self.untaken = Some(self.waiting);
+        self.waiting
     }
 
     /// Whether its first block waits for no company: a stream that Loki has not taken yet is asked for with little.

@@ -320,7 +320,7 @@ impl Tenants {
     /// Bytes that a tenant's streams may hold of which Loki took nothing yet: where it takes no further one, those that it
     /// knows need the rest.
     pub(super) fn most_untaken(&self, pool: &Pool) -> usize {
-        pool.budget() / (4 * self.by_key.len().max(1))
+        pool.budget() / (2 * self.by_key.len().max(1))
     }
 
     /// Whether a tenant may take so much more. Alone it may take everything; beside others at most half, and

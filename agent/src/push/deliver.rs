@@ -103,8 +103,18 @@ impl Delivery {
                 return Vec::new();
             }
             Settled::Waits(limit) => {
-                self.tell(Some(part.first), Fate::Waits(limit), Vec::new());
-                drop(tokio::spawn(wait(Arc::clone(self), part, limit)));
+                self.set_aside(part, limit);
+                return Vec::new();
+            }
+            Settled::Refused => {
+                let alone = if part.streams > 1 {
+                    split::apart(&part)
+                } else {
+                    None
+                };
+                for part in alone.unwrap_or_else(|| vec![part]) {
+                    self.set_aside(part, Limit::Content);
+                }
                 return Vec::new();
             }
             Settled::Apart => (split::apart(&part), "unparsable"),
@@ -126,6 +136,12 @@ impl Delivery {
         // The last is taken first, and a stream's lines keep their order.
         smaller.reverse();
         smaller
+    }
+
+    /// A stream's part is sent beside everything else.
+    fn set_aside(self: &Arc<Self>, part: Part, limit: Limit) {
+        self.tell(Some(part.first), Fate::Waits(limit), Vec::new());
+        drop(tokio::spawn(wait(Arc::clone(self), part, limit)));
     }
 
     /// The server has decided about a part.

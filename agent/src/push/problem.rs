@@ -15,6 +15,12 @@ pub(super) struct Cause {
     pub(super) detail: &'static str,
 }
 
+/// The same of lines that do not get through while others of the tenant do.
+pub(super) fn of_content(mut problem: Problem) -> Problem {
+    problem.message += "; other lines of the tenant get through, so a firewall before Loki or a policy of Loki may refuse what is in these, or their labels";
+    problem
+}
+
 /// The problem that people see.
 pub(super) fn problem(cause: Cause, host: &str) -> Problem {
     let status = cause

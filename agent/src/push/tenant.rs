@@ -17,7 +17,7 @@ use super::access::Access;
 use super::classify::{Answered, Verdict, classify};
 use super::client::{Answer, Client};
 use super::gate::Gate;
-use super::problem::{Cause, problem};
+use super::problem::{Cause, of_content, problem};
 use super::retry::Hold;
 use super::split::Part;
 use super::{Shared, lock};
@@ -76,17 +76,13 @@ impl Drop for Trouble<'_> {
 }
 
 /// What others had taken when a request did not get through the last time, and how often they had meanwhile.
+#[derive(Default)]
 struct Alone {
     taken: Option<u64>,
     times: u32,
 }
 
 impl Alone {
-    fn of(waits: Option<Limit>) -> Self {
-        let times = if waits == Some(Limit::Content) { ALONE } else { 0 };
-        Self { taken: None, times }
-    }
-
     /// It did not get through again: whether that is its own fault.
     fn is_refused(&mut self, taken: u64) -> bool {
         self.times += u32::from(self.taken.replace(taken).is_some_and(|before| before < taken));
@@ -104,6 +100,8 @@ pub(super) enum Settled {
     Halve(&'static str),
     /// It is refused for a limit of its one stream, and has to be settled patiently.
     Waits(Limit),
+    /// It does not get through, and others do: each stream of it waits by itself.
+    Refused,
 }
 
 impl Tenant {
@@ -167,7 +165,7 @@ impl Tenant {
         let mut permit = None;
         let mut attempt = u32::from(waits.is_some());
         let mut trouble = None;
-        let mut alone = Alone::of(waits);
+        let mut alone = Alone::default();
         loop {
             let turn = self.turn_to_ask(waits).await;
             permit = self.gate.leave(&self.shared.timing, permit, &mut access).await;
@@ -195,16 +193,15 @@ impl Tenant {
                 Verdict::Hold { cause, hold } => {
                     // The next probe is another request's: this one may be all that does not get through.
                     permit = None;
-                    if !alone.is_refused(self.taken.load(Ordering::Relaxed)) {
-                        self.hold(hold, problem(cause, client.host()));
-                    } else if part.lines > 1 {
-                        return Settled::Halve("refused");
-                    } else if waits.is_none() {
-                        return Settled::Waits(Limit::Content);
-                    } else {
+                    let problem = problem(cause, client.host());
+                    if waits == Some(Limit::Content) {
                         trouble.get_or_insert_with(|| Trouble::new(&self.troubled));
-                        self.say(Some(problem(cause, client.host())));
+                        self.say(Some(of_content(problem)));
                         pause(self.pause(attempt, None, None), &mut access).await;
+                    } else if alone.is_refused(self.taken.load(Ordering::Relaxed)) {
+                        return Settled::Refused;
+                    } else {
+                        self.hold(hold, problem);
                     }
                 }
                 Verdict::Retry {

@@ -33,6 +33,8 @@ pub struct Chain {
     pub(super) refused: BTreeSet<String>,
     /// A file that nobody reads yet seems to be rewritten, see [`Chain::suspect`].
     pub(super) wants_listing: bool,
+    /// The generation of which a copy is made, or was to be.
+    pub(super) copying: Option<u32>,
 }
 
 impl Chain {
@@ -46,6 +48,7 @@ impl Chain {
             given_up: BTreeSet::new(),
             refused: BTreeSet::new(),
             wants_listing: false,
+            copying: None,
         }
     }
 
@@ -130,7 +133,7 @@ impl Chain {
         Ok(self.handle(generation)?.metadata()?.len())
     }
 
-    /// Whether there is anything to read in it; not, where that cannot be told.
+    /// Whether there is anything to read in it; not, where that cannot be told, but for want of a descriptor.
     pub(super) fn has_bytes(&self, generation: &Generation) -> bool {
         if generation.replaced || generation.copy {
             return false;
@@ -359,7 +362,7 @@ impl Chain {
     /// Closes what is older than `number`: nobody needs it any more.
     pub fn close_below(&mut self, number: u32) {
         let end = self.index(number);
-        for at in 0..end {
+        for at in (0..end).rev() {
             let held = self
                 .generations
                 .get(at)
@@ -367,9 +370,12 @@ impl Chain {
             if let Some(len) = held.and_then(|old| self.file_len(old)) {
                 self.add_late(at, len);
             }
+            let is_marked = self.is_marked(at);
             if let Some(old) = self.generations.get_mut(at) {
                 (old.file, old.replaced) = (None, false);
-                old.remove_copy();
+                if !is_marked {
+                    old.remove_copy();
+                }
             }
         }
         self.keep_needed();

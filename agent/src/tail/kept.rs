@@ -7,7 +7,7 @@ use super::chain::Chain;
 use super::fingerprint::Fingerprint;
 use super::generation::{Generation, Handle, NO_DEVICE, head_of};
 use super::position::Position;
-use crate::discover::beneath::Facts;
+use crate::discover::beneath::{Facts, OpenError};
 use crate::discover::names::LogName;
 use crate::spill::record::Head;
 use crate::spill::store::Spilled;
@@ -121,15 +121,26 @@ impl Chain {
 
     /// The oldest generation at or above `oldest` that has to be copied now. Copies are always older than what has
     /// none, so that another process finds the order again.
-    pub fn at_risk(&self, oldest: u32, danger: Danger) -> Option<u32> {
+    pub fn at_risk(&mut self, oldest: u32, danger: Danger) -> Option<u32> {
+        self.copying = self.to_copy(oldest, danger);
+        self.copying
+    }
+
+    fn to_copy(&self, oldest: u32, danger: Danger) -> Option<u32> {
         let is_vanishing = |(at, found): &(usize, &Generation)| self.is_vanishing(*at, found, danger);
         // Files that are not held open are not opened for nothing.
         let end = self.generations.iter().enumerate().rev().find(is_vanishing)?.0 + 1;
         let mut first = None;
         let all = self.generations.iter().enumerate().take(end);
         for (at, found) in all.skip(self.index(oldest)) {
-            let needed = found.spilled.is_none() && self.has_bytes(found) && self.handle(found).is_ok();
-            if !needed {
+            if found.spilled.is_some() || !self.has_bytes(found) {
+                continue;
+            }
+            if let Err(error) = self.handle(found) {
+                if OpenError::Io(error).may_pass() {
+                    // What is younger is copied after it.
+                    break;
+                }
                 continue;
             }
             // What was cut or rewritten is not what it was: who reads it has to notice first.
@@ -137,9 +148,8 @@ impl Chain {
             if is_other || !self.is_complete(at, danger.gone) {
                 break;
             }
-            let (first, is_oldest) = *first.get_or_insert_with(|| (found.number, self.is_oldest(at)));
-            // While it has its name, and one before it has: another process would take that for a younger one.
-            let may_wait = found.name.is_some() && !danger.gone && !is_oldest;
+            let (first, is_unmarked) = *first.get_or_insert_with(|| (found.number, self.is_unmarked(at)));
+            let may_wait = found.name.is_some() && !danger.gone && is_unmarked;
             if !may_wait && self.is_vanishing(at, found, danger) {
                 return Some(first);
             }
@@ -174,21 +184,36 @@ impl Chain {
             None => generation.is_nameless(),
             // Of a restart's rotated files kubelet deletes the oldest one next, and all of an earlier restart's with the
             // container's next death.
+            Some(_) if !danger.stuck => false,
             Some(name) => {
-                let is_dead = self.generations.iter().any(|other| other.restart > name.restart);
-                danger.stuck && (name.gz || is_dead) && self.is_oldest(at)
+                let is_dead = || self.generations.iter().any(|other| other.restart > name.restart);
+                is_dead() || name.gz && self.older_names(at).next().is_none()
             }
         }
     }
 
-    /// Whether no older file of the same restart has a name, with which it outlives a copy of it.
-    fn is_oldest(&self, at: usize) -> bool {
-        let Some(found) = self.generations.get(at) else {
-            return false;
-        };
-        let is_older =
-            |older: &Generation| older.restart == found.restart && older.name.is_some() && !older.copy;
-        !self.generations.iter().take(at).any(is_older)
+    /// Whether another process would take this file for younger than the copies that follow, if it had none: it has
+    /// its name.
+    pub(super) fn is_marked(&self, at: usize) -> bool {
+        let named = self.generations.get(at).filter(|old| old.name.is_some());
+        let mut younger = self.generations.iter().skip(at + 1);
+        named.is_some_and(|old| {
+            let is_copied = |copy: &Generation| copy.spilled.is_some() || Some(copy.number) == self.copying;
+            younger.any(|copy| copy.restart == old.restart && is_copied(copy))
+        })
+    }
+
+    /// Whether another process would take an older file that has its name for younger than a copy of this one.
+    fn is_unmarked(&self, at: usize) -> bool {
+        let mut older = self.older_names(at);
+        older.any(|older| older.spilled.is_none() && older.print.len > 0)
+    }
+
+    /// Older files of the same restart that have names.
+    fn older_names(&self, at: usize) -> impl Iterator<Item = &Generation> {
+        let restart = self.generations.get(at).map(|found| found.restart);
+        let older = self.generations.iter().take(at);
+        older.filter(move |older| Some(older.restart) == restart && older.name.is_some() && !older.copy)
     }
 
     /// Whether a generation takes space for us alone.
@@ -268,15 +293,18 @@ impl Chain {
             // An earlier process left it for what others had got late, and a position may be in that.
             // What a later restart wrote is younger than all of it.
             let restart = found.restart;
-            let is_left_for = |younger: &&Generation| {
+            let is_left_for = |younger: &Generation| {
                 younger.restart <= restart && (younger.late || younger.spilled.is_some())
             };
-            let left_for = self
-                .generations
+            let younger = self.generations.get(at + 1..).unwrap_or_default();
+            let following = younger
                 .iter()
-                .skip(at + 1)
-                .take_while(is_left_for)
-                .count();
+                .take_while(|found| is_left_for(found) || found.print.len == 0);
+            let last = following
+                .enumerate()
+                .filter(|(_, found)| is_left_for(found))
+                .last();
+            let left_for = last.map_or(0, |(last, _)| last + 1);
             if left_for > 0 {
                 self.go_on_behind(at, end, left_for);
             } else if let Some(found) = self.generations.get_mut(at) {

@@ -115,10 +115,10 @@ impl Chain {
             };
         }
         let Some(len) = self.plain_len(last) else {
-            // Whatever its length is without compression: behind it.
+            // Whatever its length is without compression: behind it. Of a plain one that cannot be opened just now, all.
             return Position {
                 generation: last.number,
-                offset: u64::MAX,
+                offset: if last.gz { u64::MAX } else { last.start },
             };
         };
         let mut tail = vec![0; 64 << 10];

@@ -1,7 +1,7 @@
 //! Files that vanish before Loki has taken them in, copies in the state folder out; without room for one, what is
 //! given up is counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::container::Container;
 use super::core::{BUFFER, Core};
 use super::cursor::{Cursor, Long, State};
 use super::reading::Step;
-use crate::checkpoint::journal::StartError;
+use crate::checkpoint::journal::{StartError, is_shortage};
 use crate::checkpoint::record::{Count, Record};
 use crate::discover::beneath::LogRoot;
 use crate::discover::names::{ContainerKey, PodFolder};
@@ -134,13 +134,7 @@ impl<S: Sink> Core<S> {
             return;
         }
         container.chain.settle_copied();
-        let (mut waiting, mut stands) = (Vec::new(), false);
-        for id in &container.cursors {
-            if let Some(cursor) = self.cursors.get_mut(id).filter(|cursor| cursor.is_behind()) {
-                stands |= cursor.stands_for(now) >= STANDS;
-                waiting.push(*id);
-            }
-        }
+        let (waiting, stands) = waiting(&container.cursors, &mut self.cursors, now);
         if waiting.is_empty() {
             return;
         }
@@ -249,6 +243,12 @@ impl<S: Sink> Core<S> {
             };
             let data = match &read {
                 Ok(read) => self.buffer.get(..*read).unwrap_or_default(),
+                // It is there, and can be read when there are descriptors.
+                Err(error) if is_shortage(error) => {
+                    self.stop_spilling(error.to_string(), now);
+                    self.spilling.look.insert(copying.key);
+                    return copied;
+                }
                 Err(error) => {
                     tracing::warn!(container = %copying.key, %error, "a vanishing log file cannot be read on: what was read is kept");
                     &[]
@@ -400,6 +400,27 @@ impl<S: Sink> Core<S> {
     }
 }
 
+/// Those of these cursors whose lines wait for their delivery, and whether one of them has stood still for long.
+fn waiting(
+    ids: &[CursorId],
+    cursors: &mut BTreeMap<CursorId, Cursor>,
+    now: Instant,
+) -> (Vec<CursorId>, bool) {
+    let (mut waiting, mut stands) = (Vec::new(), false);
+    for id in ids {
+        let Some(cursor) = cursors.get_mut(id) else {
+            continue;
+        };
+        if cursor.is_behind() {
+            stands |= cursor.stands_for(now) >= STANDS;
+            waiting.push(*id);
+        } else {
+            cursor.stands = None;
+        }
+    }
+    (waiting, stands)
+}
+
 /// Where a cursor was before it looked at something younger.
 pub(super) struct Detour {
     position: Position,
@@ -409,6 +430,7 @@ pub(super) struct Detour {
     waits: Option<Timestamp>,
     tail: Vec<u8>,
     gap: Option<Gap>,
+    expired: Vec<(Position, u64)>,
 }
 
 impl Cursor {
@@ -421,6 +443,7 @@ impl Cursor {
             waits: self.waits,
             tail: std::mem::take(&mut self.tail),
             gap: self.gap.take(),
+            expired: self.expired.clone(),
         };
         self.joiner.forget();
         (self.position, self.long, self.reader) = (to, None, None);
@@ -430,6 +453,7 @@ impl Cursor {
     fn come_back(&mut self, detour: Detour) {
         (self.position, self.previous, self.joiner) = (detour.position, detour.previous, detour.joiner);
         (self.long, self.waits, self.tail, self.gap) = (detour.long, detour.waits, detour.tail, detour.gap);
+        self.expired = detour.expired;
         self.reader = None;
     }
 }

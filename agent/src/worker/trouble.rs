@@ -18,7 +18,7 @@ use crate::status::figures::Figures;
 use crate::tail::chain::{Chain, Next};
 use crate::tail::generation::Generation;
 
-/// A file that cannot be read is tried for a while, and then left for a younger one. True: its folder has to be listed
+/// A file that cannot be read is tried for a while, and then left for a younger one, or for good where its pod is gone. True: its folder has to be listed
 /// first, since it has another name by now.
 pub(super) fn unreadable<S: Sink>(
     cursor: &mut Cursor,
@@ -39,9 +39,14 @@ pub(super) fn unreadable<S: Sink>(
         container.last_growth = now;
         return (Step::AtEnd, false);
     }
-    *figures.resets.entry("file_unreadable").or_default() += 1;
+    if cursor.gap.is_none() {
+        *figures.resets.entry("file_unreadable").or_default() += 1;
+    }
     cursor.misses(&container.pod, GapCause::FileUnreadable);
     if let Next::Move { to, .. } = next {
+        if cursor.end_long(sink).is_err() {
+            return (Step::NoRoom(0), false);
+        }
         cursor.go_to(to);
         return (Step::Read(1), false);
     }
@@ -80,7 +85,8 @@ pub(super) fn file_of<S: Sink>(
     };
     // A copy in a file's place begins no earlier than somebody needed when it was made.
     if begin > cursor.position {
-        if cursor.flush_all(sink).is_err() {
+        let ended = cursor.end_long(sink).and_then(|()| cursor.flush_all(sink));
+        if ended.is_err() {
             return Err(Step::NoRoom(0));
         }
         tracing::warn!(container = %container.key, "a log file was deleted before it was read");
