@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::chain::Chain;
+use super::compressed::may_hold_more;
 use super::copies::{Twin, mark_copies};
 use super::generation::{Generation, head_of};
 use super::kept::Room;
@@ -156,7 +157,7 @@ impl Chain {
             let closed = generation.is_some_and(|known| known.file.is_none());
             let needed = generation.is_some_and(|known| known.number >= look.wanted);
             let other = generation.is_some_and(|known| known.gz != name.gz);
-            let mut same = true;
+            let (mut same, mut more) = (true, None);
             if closed && (renamed || (needed && self.may_hold())) {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
@@ -166,20 +167,16 @@ impl Chain {
                     self.lose_inode(&found);
                     opened = Some((file, found));
                 } else if needed || other {
+                    // Left for a younger one, it may have got something before it was compressed.
+                    let end = generation
+                        .and_then(|known| known.end)
+                        .filter(|_| other && name.gz);
+                    more = end.filter(|end| may_hold_more(&file, *end));
                     self.hold(at, name, needed.then_some(file), &found);
                 }
             }
             if same {
-                self.rename(at, name);
-                if self.generations.get(at).is_some_and(|known| known.copy) {
-                    self.take_place(look, at, name)?;
-                    return Ok(());
-                }
-                if !name.gz && self.add_late(at, facts.size) {
-                    let (file, facts) = self.open(look, &text, opened)?;
-                    self.hold(self.generations.len() - 1, name, Some(file), &facts);
-                }
-                return Ok(());
+                return self.seen(look, at, name, &facts, opened, more);
             }
         }
         // One file by two names.
@@ -223,6 +220,35 @@ impl Chain {
             generation.file = self.root.budget().hold(file).map(Arc::new);
         }
         fresh.push(generation);
+        Ok(())
+    }
+
+    /// A known file is listed, perhaps by another name; behind `more` it holds what was not looked at.
+    fn seen(
+        &mut self,
+        look: &Look<'_>,
+        at: usize,
+        name: &LogName,
+        facts: &Facts,
+        opened: Option<(File, Facts)>,
+        more: Option<u64>,
+    ) -> Result<(), OpenError> {
+        self.rename(at, name);
+        if self.generations.get(at).is_some_and(|known| known.copy) {
+            return self.take_place(look, at, name);
+        }
+        // What is held open of a compressed file is the plain one, which may have grown before.
+        let len = match self.generations.get(at) {
+            Some(known) if name.gz => self.file_len(known),
+            _ => Some(facts.size),
+        };
+        if len.is_some_and(|len| self.add_late(at, len)) && !name.gz {
+            let (file, facts) = self.open(look, &name.to_string(), opened)?;
+            self.hold(self.generations.len() - 1, name, Some(file), &facts);
+        }
+        if let Some(end) = more {
+            self.go_on(at, end, Room::Last);
+        }
         Ok(())
     }
 

@@ -926,3 +926,44 @@ fn what_a_dead_containers_copied_file_got_is_read_before_a_copy_of_the_next_one(
         ],
     );
 }
+
+#[test]
+fn an_empty_file_that_is_held_open_was_passed_over_filled_and_compressed() {
+    holds(
+        true,
+        &[
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Withdraw,
+            Op::Truncate,
+            Op::Late,
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Piece(false),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_file_that_was_closed_was_passed_over_filled_and_compressed() {
+    holds(
+        true,
+        &[
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Withdraw,
+            Op::Truncate,
+            Op::Late,
+            ack(9),
+            Op::Rotate(1),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Piece(false),
+        ],
+    );
+}
