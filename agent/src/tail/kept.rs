@@ -332,9 +332,10 @@ impl Chain {
 }
 
 impl Generation {
-    /// What is known of a copy's file ends with its name: another one may get its inode.
+    /// What is known of a copy's file ends with its name: another one may get its inode, and who writes to it is not
+    /// heard.
     pub(super) fn detach(&mut self) {
-        (self.name, self.file) = (None, None);
+        (self.name, self.file, self.was_tip) = (None, None, false);
         self.lose_inode();
     }
 

@@ -967,3 +967,23 @@ fn an_empty_file_that_was_closed_was_passed_over_filled_and_compressed() {
         ],
     );
 }
+
+#[test]
+fn copies_with_late_lines_are_read_by_a_pipeline_that_comes_back() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Withdraw,
+            Op::Withdraw,
+            Op::Lines(false, 1),
+        ],
+    );
+}
