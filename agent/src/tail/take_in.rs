@@ -157,7 +157,7 @@ impl Chain {
             let needed = generation.is_some_and(|known| known.number >= look.wanted);
             let other = generation.is_some_and(|known| known.gz != name.gz);
             let mut same = true;
-            if closed && (renamed || (needed && self.may_hold())) {
+            if closed && (renamed || other || (needed && self.may_hold())) {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
                 // Nothing kept its inode from being used again.
