@@ -371,11 +371,17 @@ impl Chain {
                 self.add_late(at, len);
             }
             let is_marked = self.is_marked(at);
-            if let Some(old) = self.generations.get_mut(at) {
-                (old.file, old.replaced) = (None, false);
-                if !is_marked {
-                    old.remove_copy();
-                }
+            let Some(old) = self.generations.get_mut(at) else {
+                continue;
+            };
+            let was_held = old.file.take().is_some();
+            old.replaced = false;
+            if !is_marked {
+                old.remove_copy();
+            }
+            let compressed = old.name.clone().filter(|name| was_held && name.gz && !old.gz);
+            if let Some(name) = compressed {
+                self.find_compressed(at, &name);
             }
         }
         self.keep_needed();

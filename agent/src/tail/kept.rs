@@ -119,8 +119,8 @@ impl Chain {
         copy.is_some_and(Spilled::is_damaged)
     }
 
-    /// The oldest generation at or above `oldest` that has to be copied now. Copies are always older than what has
-    /// none, so that another process finds the order again.
+    /// The generation that has to be copied now: the oldest at or above `oldest`, or one before it that needs no copy and
+    /// has its name. Copies are always older than what has none, so that another process finds the order again.
     pub fn at_risk(&mut self, oldest: u32, danger: Danger) -> Option<u32> {
         self.copying = self.to_copy(oldest, danger);
         self.copying
@@ -148,10 +148,16 @@ impl Chain {
             if is_other || !self.is_complete(at, danger.gone) {
                 break;
             }
-            let (first, is_unmarked) = *first.get_or_insert_with(|| (found.number, self.is_unmarked(at)));
-            let may_wait = found.name.is_some() && !danger.gone && is_unmarked;
-            if !may_wait && self.is_vanishing(at, found, danger) {
-                return Some(first);
+            let first = first.get_or_insert_with(|| (found, self.unmarked(at)));
+            if self.is_vanishing(at, found, danger) {
+                let (first, unmarked) = &*first;
+                // What the same file got late has no place of its own.
+                let can_mark = !first.late && unmarked.iter().all(|older| self.is_as_read(older));
+                match unmarked.first().filter(|_| !danger.gone) {
+                    Some(older) if can_mark => return Some(older.number),
+                    Some(_) if found.name.is_some() => {}
+                    _ => return Some(first.number),
+                }
             }
         }
         None
@@ -203,10 +209,19 @@ impl Chain {
         })
     }
 
-    /// Whether another process would take an older file that has its name for younger than a copy of this one.
-    fn is_unmarked(&self, at: usize) -> bool {
-        let mut older = self.older_names(at);
-        older.any(|older| older.spilled.is_none() && older.print.len > 0)
+    /// Older files that another process would take for younger than a copy of this one: they have their names, and need
+    /// no copy.
+    fn unmarked(&self, at: usize) -> Vec<&Generation> {
+        let older = self.older_names(at);
+        older
+            .filter(|older| older.spilled.is_none() && older.print.len > 0)
+            .collect()
+    }
+
+    /// Whether a file can be read, and holds what it did.
+    fn is_as_read(&self, found: &Generation) -> bool {
+        let is_other = self.is_shorter(found.number, found.start) || self.began_otherwise(found.number);
+        !is_other && self.handle(found).is_ok()
     }
 
     /// Older files of the same restart that have names.

@@ -158,7 +158,7 @@ impl Chain {
             let needed = generation.is_some_and(|known| known.number >= look.wanted);
             let other = generation.is_some_and(|known| known.gz != name.gz);
             let (mut same, mut more) = (true, None);
-            if closed && (renamed || (needed && self.may_hold())) {
+            if closed && (renamed || other || (needed && self.may_hold())) {
                 let (file, found) = self.open(look, &text, opened.take())?;
                 let head = head_of(&file, name.gz)?;
                 // Nothing kept its inode from being used again.
@@ -312,6 +312,19 @@ impl Chain {
                 (generation.device, generation.inode, generation.gz) = (facts.device, facts.inode, name.gz);
                 generation.file.clone_from(&held);
             }
+        }
+    }
+
+    /// A file that was compressed while it was held open is known by what has its name now.
+    pub(super) fn find_compressed(&mut self, at: usize, name: &LogName) {
+        let folder = self.open_folder().ok();
+        let found = folder.and_then(|folder| self.root.file(&folder, &name.to_string()).ok());
+        let Some((file, facts)) = found else {
+            return;
+        };
+        let is_it = |known: &Generation| head_of(&file, true).is_ok_and(|head| known.is(&head, name));
+        if self.generations.get(at).is_some_and(is_it) {
+            self.hold(at, name, None, &facts);
         }
     }
 
