@@ -12,6 +12,7 @@
 #[path = "../files_rig/mod.rs"]
 mod files_rig;
 mod named;
+mod vanished;
 mod world;
 
 use std::thread;

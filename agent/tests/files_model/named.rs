@@ -987,3 +987,68 @@ fn copies_with_late_lines_are_read_by_a_pipeline_that_comes_back() {
         ],
     );
 }
+
+#[test]
+fn an_acknowledged_file_that_is_compressed_is_not_read_behind_a_copy() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Half(false),
+            Op::Rotate(0),
+            KILLED,
+            ack(1),
+            Op::CopyTruncate,
+            ack(1),
+            Op::Compress,
+            Op::Rotate(1),
+            Op::Restart,
+            Op::Late,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn a_file_whose_copy_is_acknowledged_is_not_read_behind_the_next_ones() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+            Op::Down,
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Piece(false),
+            Op::Restart,
+            KILLED,
+            Op::Truncate,
+            KILLED,
+            Op::Turn(1),
+            ack(1),
+            Op::Clock,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn a_copied_file_that_grew_is_not_copied_behind_a_later_restart() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Restart,
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Room(1),
+            Op::Late,
+            KILLED,
+            KILLED,
+        ],
+    );
+}

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use sluice_agent::checkpoint::ledger::Ledger;
 use sluice_agent::config::InForce;
 use sluice_engine::key::Key;
 
 use super::files_rig::{Rig, Sent, gzip, in_force, pipeline, tenant};
+use super::vanished::Vanished;
 
 /// One step of a history.
 #[derive(Clone, Debug)]
@@ -27,7 +29,7 @@ pub(super) enum Op {
     RotateInVain(u8),
     /// kubelet compresses all rotated files but the youngest.
     Compress,
-    /// kubelet deletes the oldest rotated file, which the agent has seen.
+    /// kubelet deletes the oldest rotated file, which the agent has seen if it is up.
     DeleteOldest,
     /// The file is cut: what was not read is gone.
     Truncate,
@@ -113,7 +115,7 @@ pub(super) struct World {
     /// Numbers of what the tip holds, and rotated files with names, oldest first.
     tip: u32,
     rotated: Vec<Rotated>,
-    vanished: BTreeSet<u32>,
+    vanished: Vanished,
     /// Files that end within a line, or to which one goes on that has no end: nothing follows in them.
     cut_off: BTreeSet<u32>,
     stamps: u32,
@@ -142,7 +144,7 @@ impl World {
             restart: 0,
             tip: 0,
             rotated: Vec::new(),
-            vanished: BTreeSet::new(),
+            vanished: Vanished::default(),
             cut_off: BTreeSet::new(),
             stamps: 0,
             clock: 0,
@@ -242,6 +244,7 @@ impl World {
         self.rig.under_way.clear();
         self.epochs.push(self.rig.acked.len());
         self.excuse();
+        self.vanished.die();
     }
 
     fn excuse(&mut self) {
@@ -252,7 +255,7 @@ impl World {
                 let done = !open.contains(&Some(at))
                     && (0..line.pieces).all(|piece| delivered.contains(&(at, piece)));
                 // What a file got late is known to the process only that had left it.
-                if !done && (line.late || line.files.iter().any(|file| self.vanished.contains(file))) {
+                if !done && (line.late || line.files.iter().any(|file| self.vanished.is_lost(*file))) {
                     line.excused.insert(tenant);
                 }
             }
@@ -293,6 +296,8 @@ impl World {
                 let none = in_force(Vec::new(), Vec::new());
                 self.rig.apply(if self.granted { self.all.clone() } else { none });
                 if !self.granted {
+                    // Nobody is left to have copies for.
+                    self.vanished.withdraw();
                     self.forget();
                 }
                 self.rig.turn();
@@ -382,24 +387,32 @@ impl World {
                     rotated.compressed = true;
                 }
             }
-            Op::DeleteOldest if !self.rotated.is_empty() && self.up => {
-                self.rig.turn();
+            Op::DeleteOldest if !self.rotated.is_empty() => {
+                if self.up {
+                    self.rig.turn();
+                }
                 let rotated = self.rotated.remove(0);
                 fs::remove_file(self.rig.folder().join(rotated.name())).unwrap();
-                self.vanished.insert(rotated.file);
-                if !self.granted {
+                if self.up {
+                    self.vanished.seen(rotated.file);
+                } else {
+                    let missed_by = self.known(rotated.file);
+                    self.vanished.unseen(rotated.file, missed_by);
+                }
+                if !self.up || !self.granted {
                     self.excuse();
                 }
             }
             Op::Truncate if self.tip_exists => {
                 self.finish_half();
-                self.vanished.insert(self.tip);
+                self.vanished.cut(self.tip);
                 self.excuse();
                 File::create(self.rig.folder().join(self.tip_name())).unwrap();
                 self.tip = self.new_file();
             }
             Op::CopyTruncate if self.tip_exists => {
                 self.finish_half();
+                self.vanished.moved();
                 let (folder, stamp) = (self.rig.folder(), self.new_stamp());
                 let copied = Rotated {
                     restart: self.restart,
@@ -484,17 +497,48 @@ impl World {
             self.excuse();
         }
         for _ in 0..if self.up { 12 } else { 0 } {
-            self.rig.turn();
-            self.pass(Duration::from_secs(1));
+            self.turn_for(Duration::from_secs(1));
         }
     }
 
     fn turn(&mut self) {
         if self.up {
-            self.rig.turn();
             // Slow enough that few unfinished lines are ended by the clock.
-            self.pass(Duration::from_millis(120));
+            self.turn_for(Duration::from_millis(120));
         }
+    }
+
+    fn turn_for(&mut self, time: Duration) {
+        self.rig.turn();
+        if self.granted {
+            self.vanished.turn(self.youngest(), self.rig.now);
+        }
+        self.pass(time);
+    }
+
+    /// The last file with anything in it.
+    fn youngest(&self) -> u32 {
+        let last = self.lines.iter().filter_map(|line| line.files.last());
+        last.max().copied().unwrap_or(0)
+    }
+
+    /// The tenants whose positions in the container are on disk, and behind all that is left of what is older than a
+    /// file: it is missed there.
+    fn known(&self, file: u32) -> BTreeSet<usize> {
+        let mut older = self.lines.iter().flat_map(|line| line.files.range(..file));
+        let is_left = older.any(|older| !self.vanished.all.contains(older));
+        // What a file got late is read behind it, and tells nothing of what lay between.
+        if is_left || self.lines.iter().any(|line| line.late) {
+            return BTreeSet::new();
+        }
+        let journal = fs::read(self.rig.dir.path().join("state/journal"));
+        let ledger = Ledger::decode(&journal.unwrap_or_default()).0;
+        let placed = ledger.cursors.values().filter(|entry| entry.watermark.is_some());
+        let tenants = placed.filter_map(|entry| {
+            let is_its = |tenant: &Key| tenant.to_string() == entry.identity.tenant;
+            self.tenants.iter().position(is_its)
+        });
+        tenants.collect()
     }
 
     /// Time passes, and a clock may end lines that are unfinished for half a minute.
@@ -517,6 +561,10 @@ impl World {
         self.rig.core().sink().window = 1_000_000;
         self.rig.core().sink().blocked.clear();
         self.finish_half();
+        if !self.vanished.unseen.is_empty() {
+            // What is missing is told with the line that follows.
+            self.put(&self.tip_name(), self.tip, false, "F");
+        }
         self.rig.run(12_000);
         // Now the clock ends what is unfinished, which may let others be begun, and sweeps find what was late.
         for _ in 0..4 {
@@ -538,18 +586,35 @@ impl World {
             }
         }
         let figures = self.rig.core().figures();
+        for tenant in 0..self.tenants.len() {
+            let delivered = self.delivered(tenant);
+            let unseen = &self.vanished.unseen;
+            let is_known = |file: &u32| unseen.get(file).is_some_and(|by| by.contains(&tenant));
+            let lost = self.lines.iter().enumerate().find(|(at, line)| {
+                let all = (0..line.pieces).all(|piece| delivered.contains(&(*at, piece)));
+                !all && !line.late && line.files.iter().all(is_known)
+            });
+            let mut outputs = figures.pipelines.values().flat_map(|pipeline| &pipeline.outputs);
+            let is_told = outputs.any(|(key, output)| *key == self.tenants[tenant] && output.gap_count > 0);
+            prop_assert!(lost.is_none() || is_told, "not told: {:?}", lost);
+        }
         prop_assert_eq!(figures.malformed_lines, 0);
-        if self.vanished.is_empty() {
+        if self.vanished.all.is_empty() {
             prop_assert!(!figures.resets.contains_key("file_rewritten"));
         }
-        prop_assert!(!figures.resets.contains_key("file_vanished"));
+        if self.vanished.unseen.is_empty() {
+            prop_assert!(!figures.resets.contains_key("file_vanished"));
+        }
         Ok(())
     }
 
     /// Whether something vanished between a line's first piece and its last.
     fn is_cut(&self, line: &Line) -> bool {
         let ends = line.files.first().zip(line.files.last());
-        ends.is_some_and(|(first, last)| self.vanished.range(first..=last).next().is_some())
+        ends.is_some_and(|(first, last)| {
+            let mut between = self.vanished.all.range(first..=last);
+            between.any(|file| self.vanished.is_lost(*file))
+        })
     }
 
     /// What one process sent of what it could read: in order, once, and whole but where a clock or a loss cut.
@@ -576,7 +641,7 @@ impl World {
                 let whole = first.1 == 0 && end.1 + 1 == line.pieces;
                 // What was read behind late lines, or before a file that is gone, is read again after a crash, not
                 // always from a line's beginning.
-                let reread = self.lines.iter().any(|line| line.late) || !self.vanished.is_empty();
+                let reread = self.lines.iter().any(|line| line.late) || !self.vanished.all.is_empty();
                 let reread = reread && self.epochs.len() > 1;
                 // A line that goes on in the next file waits behind what is late in older ones, until the clock ends it.
                 let waited = line.files.len() > 1 && self.lines.iter().any(|line| line.late);
