@@ -60,10 +60,21 @@ impl Chain {
         copy.start = head.base;
         copy.late = self.generations.iter().any(is_same);
         copy.refresh(&head.begin);
+        // One that holds its file from the beginning on is nothing that came late, whenever it was made, see
+        // [`Chain::is_overtaken`].
+        let at = match self.place_for(head.restart) {
+            Room::Before(at, free) if head.base == 0 => {
+                copy.number = free;
+                at
+            }
+            Room::Before(..) | Room::Last | Room::None => {
+                copy.number = self.next_number();
+                self.generations.len()
+            }
+        };
         copy.spilled = Some(Arc::new(spilled));
-        copy.number = self.next_number();
         copy.detach();
-        self.generations.push(copy);
+        self.generations.insert(at, copy);
     }
 
     /// Where in the chain a file of this restart belongs that is new: the last, but before the copies of later
@@ -235,6 +246,16 @@ impl Chain {
     pub fn is_pinned(&self, number: u32, gone: bool) -> bool {
         self.get(number)
             .is_some_and(|found| gone || (found.name.is_none() && found.is_nameless()))
+    }
+
+    /// Whether copies of later restarts were made before one of it: it is known to belong before them by what it
+    /// begins with, the file's first byte.
+    pub fn is_overtaken(&self, number: u32) -> bool {
+        let mut younger = self.generations.iter().skip(self.index(number) + 1);
+        let original = self.get(number).filter(|found| !found.late);
+        original.is_some_and(|found| {
+            younger.any(|other| other.spilled.is_some() && other.restart > found.restart)
+        })
     }
 
     /// What a copy of a generation says of it.

@@ -165,7 +165,9 @@ impl<S: Sink> Core<S> {
         let Some(head) = container.chain.head_of(number) else {
             return;
         };
-        let base = if begin.generation == number {
+        let base = if container.chain.is_overtaken(number) {
+            0
+        } else if begin.generation == number {
             begin.offset
         } else {
             head.base

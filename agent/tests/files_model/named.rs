@@ -1052,3 +1052,66 @@ fn a_copied_file_that_grew_is_not_copied_behind_a_later_restart() {
         ],
     );
 }
+
+#[test]
+fn a_dead_containers_file_that_grew_is_copied_anew_before_the_copies_of_later_restarts() {
+    let copied = [
+        Op::Lines(false, 1),
+        Op::Rotate(0),
+        Op::Withdraw,
+        Op::Restart,
+        Op::Restart,
+        Op::Withdraw,
+        Op::Late,
+        KILLED,
+    ];
+    for then in [&[KILLED][..], &[Op::DeleteOldest, Op::Turn(3), KILLED]] {
+        holds(true, &[&copied, then].concat());
+    }
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Restart,
+            Op::DeleteOldest,
+            Op::Restart,
+            KILLED,
+            ack(1),
+            Op::Down,
+            Op::Late,
+            Op::Room(1),
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn a_dead_containers_file_that_grew_is_copied_whole_though_its_first_lines_were_acknowledged() {
+    let granted = [
+        Op::Lines(false, 2),
+        Op::Rotate(0),
+        Op::Withdraw,
+        Op::Restart,
+        Op::Restart,
+        Op::Room(1),
+        Op::Withdraw,
+    ];
+    let saved = Op::Crash {
+        save: true,
+        torn: false,
+    };
+    let grown = [
+        vec![Op::Late, ack(1), saved.clone()],
+        vec![ack(1), Op::Turn(3), Op::Clock, Op::Late, saved],
+    ];
+    for grown in &grown {
+        for then in [&[KILLED][..], &[Op::DeleteOldest, Op::Turn(3), KILLED]] {
+            holds(false, &[&granted, &grown[..], then].concat());
+        }
+    }
+}
