@@ -225,9 +225,9 @@ impl Stream {
         self.waiting
     }
 
-    /// Whether its first block waits for no company: a stream that Loki has not taken yet is asked for with little.
+    /// Whether its first block waits for no company.
     pub(super) fn is_full(&self) -> bool {
-        self.blocks.len() > 1 || self.untaken.is_some_and(|bytes| bytes >= ENOUGH)
+        self.blocks.len() > 1
     }
 
     /// Bytes that its first block takes in a request.
