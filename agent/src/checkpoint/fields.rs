@@ -63,6 +63,13 @@ pub(super) fn watermark(out: &mut Vec<u8>, mark: &Watermark) {
     fingerprint(out, mark.before);
 }
 
+pub(super) fn left(out: &mut Vec<u8>, files: Option<&[Place]>) {
+    out.push(u8::from(files.is_some()));
+    for file in files.unwrap_or_default() {
+        place(out, file);
+    }
+}
+
 pub(super) fn counted(out: &mut Vec<u8>, count: &Count) {
     let (kind, reason, lines, bytes) = match count {
         Count::Rejected { reason, lines } => (0, reason.as_str(), *lines, 0),
@@ -195,6 +202,18 @@ impl Reader<'_> {
             print: self.fingerprint()?,
             offset: self.long()?,
         })
+    }
+
+    /// To the record's end.
+    pub(super) fn left(&mut self) -> Option<Option<Vec<Place>>> {
+        if self.byte()? == 0 {
+            return Some(None);
+        }
+        let mut files = Vec::new();
+        while !self.0.is_empty() {
+            files.push(self.place()?);
+        }
+        Some(Some(files))
     }
 
     pub(super) fn fingerprint(&mut self) -> Option<Fingerprint> {

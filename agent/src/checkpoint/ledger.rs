@@ -9,6 +9,7 @@ use sluice_engine::report::{GAPS, Gap};
 use super::record::{
     self, Count, End, Flush, HEADER, Identity, LabelChoice, Output, Record, StreamBound, Watermark,
 };
+use crate::tail::chain::Place;
 use crate::tail::position::CursorId;
 
 /// What the journal says of one cursor.
@@ -20,6 +21,8 @@ pub struct Entry {
     pub choices: Vec<LabelChoice>,
     /// The acknowledged prefix; `None` before the first acknowledgement.
     pub watermark: Option<Watermark>,
+    /// How far older files are read; `None` where that is not known.
+    pub left: Option<Vec<Place>>,
     /// Lines that a clock ended, oldest first.
     pub flushes: Vec<Flush>,
     /// Lines of the container were known to wait for their delivery.
@@ -75,6 +78,7 @@ impl Ledger {
                     identity: identity.clone(),
                     choices: Vec::new(),
                     watermark: None,
+                    left: None,
                     flushes: Vec::new(),
                     behind: false,
                     under_way: None,
@@ -89,6 +93,11 @@ impl Ledger {
             Record::Acknowledged(id, mark) => {
                 if let Some(entry) = self.cursors.get_mut(id) {
                     entry.watermark = Some(mark.clone());
+                }
+            }
+            Record::Left(id, files) => {
+                if let Some(entry) = self.cursors.get_mut(id) {
+                    entry.left.clone_from(files);
                 }
             }
             Record::Flushed(id, flush) => {
@@ -177,6 +186,9 @@ impl Ledger {
             for choice in &entry.choices {
                 Record::Chosen(*id, choice.clone()).encode(&mut out);
             }
+            if entry.left.is_some() {
+                Record::Left(*id, entry.left.clone()).encode(&mut out);
+            }
             if let Some(mark) = &entry.watermark {
                 Record::Acknowledged(*id, mark.clone()).encode(&mut out);
             }
@@ -252,7 +264,6 @@ mod tests {
     use sluice_engine::report::GapCause;
 
     use super::*;
-    use crate::tail::chain::Place;
     use crate::tail::fingerprint::Fingerprint;
     use crate::tail::position::Resume;
 
@@ -342,6 +353,11 @@ mod tests {
                 )),
             (id(), place(), 0..3_u8).prop_map(|(id, place, slot)| Record::Flushed(id, Flush { place, slot })),
             (id(), 0..3_u32, 0..3_u32).prop_map(|(id, a, b)| Record::Pruned(id, a, b)),
+            (
+                id(),
+                proptest::option::of(proptest::collection::vec(place(), 0..4))
+            )
+                .prop_map(|(id, files)| Record::Left(id, files)),
             id().prop_map(Record::Dropped),
             "[a-z]{1,9}".prop_map(Record::PipelineSeen),
             "[a-z]{1,9}".prop_map(Record::Uncounted),

@@ -4,8 +4,8 @@ use sluice_engine::cri::Timestamp;
 use sluice_engine::report::Gap;
 
 use super::fields::{
-    Reader, counted, gap, identified, label_choice, long, number, optional, output, place, stream_bound,
-    text, watermark,
+    Reader, counted, gap, identified, label_choice, left, long, number, optional, output, place,
+    stream_bound, text, watermark,
 };
 use crate::tail::chain::Place;
 use crate::tail::fingerprint::Fingerprint;
@@ -114,6 +114,10 @@ pub enum Record {
     Chosen(CursorId, LabelChoice),
     /// The acknowledged prefix grew.
     Acknowledged(CursorId, Watermark),
+    /// How far the files are read that are older than the acknowledged prefix's end, see
+    /// [`crate::tail::chain::Chain::left_below`]: all that have names, so that what is not among them was never read.
+    /// `None` where there are too many to say.
+    Left(CursorId, Option<Vec<Place>>),
     /// A clock ended an unfinished line.
     Flushed(CursorId, Flush),
     /// So many of the oldest choices and flushes lie behind the watermark.
@@ -159,6 +163,11 @@ impl Record {
                 out.push(3);
                 number(out, id.0);
                 watermark(out, mark);
+            }
+            Self::Left(id, files) => {
+                out.push(15);
+                number(out, id.0);
+                left(out, files.as_deref());
             }
             Self::Flushed(id, flush) => {
                 out.push(4);
@@ -291,6 +300,7 @@ impl Record {
                 let (there, last) = (from.byte()? != 0, from.timestamp()?);
                 Self::UnderWay(id, there.then_some(last))
             }
+            15 => Self::Left(id(&mut from)?, from.left()?),
             8 => Self::Bound(from.stream_bound()?),
             // Of a later version.
             _ => return Some(Known::Unknown),

@@ -396,17 +396,6 @@ impl Chain {
         }
     }
 
-    /// Who begins at `number` has left the older files: what is written to them later is read too.
-    pub fn leave_below(&mut self, number: u32) {
-        for at in 0..self.index(number) {
-            let old = self.generations.get(at).filter(|old| old.end.is_none());
-            let len = old.and_then(|old| self.plain_len(old));
-            if let Some(old) = self.generations.get_mut(at).filter(|_| len.is_some()) {
-                old.end = len;
-            }
-        }
-    }
-
     /// Forgets what has neither a name nor a descriptor nor a copy.
     pub(super) fn keep_needed(&mut self) {
         self.generations.retain(|found| {

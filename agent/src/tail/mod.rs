@@ -9,5 +9,6 @@ pub mod position;
 
 mod copies;
 mod follow;
+mod left;
 mod place;
 mod take_in;

@@ -323,7 +323,16 @@ impl Chain {
             return;
         };
         let is_it = |known: &Generation| head_of(&file, true).is_ok_and(|head| known.is(&head, name));
-        if self.generations.get(at).is_some_and(is_it) {
+        // As long as what it got late is read, the plain one is held open for that.
+        let is_held = |known: &Generation| {
+            let mut others = self.generations.iter();
+            others.any(|other| other.file.is_some() && other.has_inode(known.device, known.inode))
+        };
+        if self
+            .generations
+            .get(at)
+            .is_some_and(|known| is_it(known) && !is_held(known))
+        {
             self.hold(at, name, None, &facts);
         }
     }

@@ -21,6 +21,7 @@ use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodFacts;
 use crate::process::select::{Knowledge, Selected, select};
 use crate::process::{Choice, rules_hash};
+use crate::tail::chain::Place;
 use crate::tail::position::{CursorId, Mark, Position};
 
 /// How long until a folder that changed while it was read is listed again.
@@ -369,7 +370,8 @@ impl<S: Sink> Core<S> {
             let entry = self.journal.ledger().cursors.get(&id).cloned();
             let mut begins_at_end = false;
             if let Some(mark) = entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
-                if !restore(&mut cursor, container, mark, now) {
+                let left = entry.as_ref().and_then(|entry| entry.left.as_deref());
+                if !restore(&mut cursor, container, mark, left, now) {
                     tracing::warn!(container = %key, pipeline = %pipeline.name,
                         "the file that was read last is gone: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;
@@ -384,6 +386,9 @@ impl<S: Sink> Core<S> {
                 // What is spooled was asked for already by where the pipeline begins.
                 let at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 (cursor.position, begins_at_end) = beginning(container, &cursor.output(), at_end);
+                if begins_at_end {
+                    container.chain.leave_below(cursor.position.generation, None);
+                }
             }
             if let Some(last) = entry.as_ref().and_then(|entry| entry.under_way) {
                 cursor.tell_given_up(last, &container.pod, &mut self.journal);
@@ -453,11 +458,17 @@ fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position,
 }
 
 /// Puts a cursor where the journal says; false when that content is gone.
-fn restore(cursor: &mut Cursor, container: &mut Container, mark: &Watermark, now: Instant) -> bool {
+fn restore(
+    cursor: &mut Cursor,
+    container: &mut Container,
+    mark: &Watermark,
+    left: Option<&[Place]>,
+    now: Instant,
+) -> bool {
     cursor.previous = mark.previous;
     let found = container.chain.find(&mark.place, mark.before);
     cursor.position = found.unwrap_or_else(|survivor| survivor);
-    container.chain.leave_below(cursor.position.generation);
+    container.chain.leave_below(cursor.position.generation, left);
     if let Some(resume) = mark.resume.filter(|_| found.is_ok()) {
         let mark = Mark {
             position: cursor.position,

@@ -15,6 +15,7 @@ use super::sink::Sink;
 use crate::batch::Finished;
 use crate::discover::names::ContainerKey;
 use crate::parse::join::{self, Joiner, NoRoom, Part, Piece, RAW};
+use crate::tail::chain::Place;
 use crate::tail::compressed::Compressed;
 use crate::tail::position::{CursorId, Mark, Position, STRIDE};
 
@@ -77,6 +78,8 @@ pub(super) struct Cursor {
     pub(super) tail: Vec<u8>,
     /// What the journal says, and whether it may say more by now.
     pub(super) journaled: Option<Mark>,
+    /// The same of how far older files are read.
+    pub(super) left: Option<Option<Vec<Place>>>,
     pub(super) dirty: bool,
     /// Its watermark when that was looked at last, and since when it is there.
     pub(super) stands: Option<(Position, Instant)>,
@@ -137,6 +140,7 @@ impl Cursor {
             reader: None,
             tail: Vec::new(),
             journaled: None,
+            left: None,
             dirty: false,
             stands: None,
             gap: None,

@@ -157,6 +157,12 @@ impl<S: Sink> Core<S> {
         {
             self.journal.append(&Record::UnderWay(id, None));
         }
+        // First: with the position alone on disk they would be taken for unread.
+        let left = container.chain.left_below(mark.position.generation);
+        if cursor.left.as_ref() != Some(&left) {
+            self.journal.append(&Record::Left(id, left.clone()));
+            cursor.left = Some(left);
+        }
         let record = Watermark {
             place,
             before: container.chain.before(mark.position.generation),

@@ -35,6 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::CopyTruncate),
         1 => Just(Op::Late),
         1 => Just(Op::Restart),
+        1 => prop::option::weighted(0.2, Just(Op::SetBack)).prop_map(|some| some.unwrap_or(Op::Turn(1))),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(save, torn)| Op::Crash { save, torn }),
         1 => Just(Op::Down),
         1 => Just(Op::Reboot),

@@ -1115,3 +1115,122 @@ fn a_dead_containers_file_that_grew_is_copied_whole_though_its_first_lines_were_
         }
     }
 }
+
+#[test]
+fn what_a_reader_has_not_read_yet_is_not_noted_as_passed_for_another() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Block(true),
+            Op::Late,
+            Op::Withdraw,
+            Op::Withdraw,
+            Op::Withdraw,
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_goes_on_behind_its_copy_is_noted_as_far_as_that_goes() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Piece(false),
+            Op::Turn(1),
+            ack(1),
+            Op::Restart,
+            Op::Late,
+            KILLED,
+            Op::Withdraw,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn what_a_compressed_file_got_late_is_held_open_while_it_is_read() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(1),
+            Op::Block(true),
+            Op::Withdraw,
+            Op::Rotate(1),
+            Op::Turn(3),
+            Op::SetBack,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Withdraw,
+            Op::Rotate(1),
+            Op::Compress,
+            Op::Turn(1),
+            Op::RotateInVain(2),
+            Op::DeleteOldest,
+        ],
+    );
+}
+
+#[test]
+fn a_late_copy_is_read_though_the_position_is_gone() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Restart,
+            Op::Late,
+            Op::Compress,
+            Op::Lines(false, 1),
+            Op::Room(1),
+            Op::Clock,
+            Op::Late,
+            Op::Truncate,
+            Op::CopyTruncate,
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Block(true),
+            Op::Clock,
+            Op::Ack { count: 3, last: true },
+            Op::Lines(false, 1),
+            Op::Clock,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_was_empty_when_it_was_left_is_known_by_what_it_got() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Truncate,
+            Op::Late,
+            Op::Half(true),
+            ack(2),
+            Op::Restart,
+            ack(1),
+            Op::Clock,
+            Op::Withdraw,
+            Op::Clock,
+            Op::Lines(true, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+        ],
+    );
+}
