@@ -171,22 +171,24 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn gap(&mut self) -> Option<Gap> {
+    /// None within, if its cause is of a later version.
+    pub(super) fn gap(&mut self) -> Option<Option<Gap>> {
         let (namespace, pod, container) = (self.text()?, self.text()?, self.text()?);
-        let cause = *GapCause::ALL.get(usize::from(self.byte()?))?;
+        let cause = GapCause::ALL.get(usize::from(self.byte()?));
         let mut moment = || {
             let (there, value) = (self.byte()? != 0, self.take().map(i64::from_le_bytes)?);
             Some(there.then_some(value))
         };
-        Some(Gap {
+        let (after, before, noticed) = (moment()?, moment()?, moment()?.unwrap_or(0));
+        Some(cause.map(|cause| Gap {
             namespace,
             pod,
             container,
-            cause,
-            after: moment()?,
-            before: moment()?,
-            noticed: moment()?.unwrap_or(0),
-        })
+            cause: *cause,
+            after,
+            before,
+            noticed,
+        }))
     }
 
     pub(super) fn timestamp(&mut self) -> Option<Timestamp> {

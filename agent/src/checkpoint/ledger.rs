@@ -463,6 +463,27 @@ mod tests {
         bytes.extend(4_u32.to_le_bytes());
         bytes.extend(crc32fast::hash(&body).to_le_bytes());
         bytes.extend(body);
+        let gap = Gap {
+            namespace: "n".into(),
+            pod: "p".into(),
+            container: "c".into(),
+            cause: GapCause::FilesDeleted,
+            after: None,
+            before: None,
+            noticed: 1,
+        };
+        let of = Output {
+            pipeline: "u".into(),
+            tenant: "t".into(),
+        };
+        let mut body = Vec::new();
+        Record::Gap(of, gap).encode(&mut body);
+        let mut body = body.split_off(8);
+        // Its cause, behind the type and five texts.
+        body[1 + 5 * 5] = 200;
+        bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+        bytes.extend(crc32fast::hash(&body).to_le_bytes());
+        bytes.extend(body);
         Record::PipelineSeen("u".into()).encode(&mut bytes);
         assert_eq!(read(&bytes), (vec![Record::PipelineSeen("u".into())], End::Clean));
     }

@@ -292,7 +292,10 @@ impl Record {
                 let of = from.output()?;
                 Self::Counted(of, from.counted()?)
             }
-            11 => Self::Gap(from.output()?, from.gap()?),
+            11 => match (from.output()?, from.gap()?) {
+                (of, Some(gap)) => Self::Gap(of, gap),
+                (_, None) => return Some(Known::Unknown),
+            },
             12 => Self::Behind(id(&mut from)?, from.byte()? != 0),
             13 => Self::Uncounted(from.text()?),
             14 => {

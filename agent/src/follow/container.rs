@@ -239,8 +239,10 @@ impl Container {
             End::Refused(400, _) if open.request.previous => {
                 // Its log was there when the pod's status was written.
                 self.progress.complete = true;
-                if let Some(after) = open.request.expects {
-                    lock(&self.missed).get_or_insert(Missed { after: Some(after) });
+                // Of a container that nothing was read of before, nothing is missed.
+                let after = open.request.expects.or_else(|| lock(&self.spool).last());
+                if after.is_some() {
+                    lock(&self.missed).get_or_insert(Missed { after });
                 }
                 None
             }

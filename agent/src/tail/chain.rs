@@ -285,6 +285,7 @@ impl Chain {
                 }
             }
         }
+        self.lose_inode(fresh.device, fresh.inode);
         let is_younger = |found: &Generation| found.last_name > fresh.last_name;
         let younger = self.generations.iter().skip(at + 1).position(is_younger);
         let mut index = younger.map_or(self.generations.len(), |after| at + 1 + after);
@@ -390,9 +391,14 @@ impl Chain {
     /// Nobody reads the container: whoever does later begins with a new listing, and with the copies there are.
     pub fn forget(&mut self) {
         self.generations.retain(|found| found.spilled.is_some());
-        for copy in &mut self.generations {
+        for at in 0..self.generations.len() {
+            let Some(copy) = self.generations.get_mut(at) else {
+                continue;
+            };
             copy.detach();
             copy.end = None;
+            let known = (copy.device, copy.inode);
+            self.lose_inode(known.0, known.1);
         }
     }
 

@@ -105,7 +105,7 @@ impl Chain {
     }
 
     /// Whether the runtime seems to write to a generation's file, which may have been renamed just now.
-    fn is_written(&self, number: u32) -> bool {
+    pub(super) fn is_written(&self, number: u32) -> bool {
         let Some(found) = self.get(number) else {
             return false;
         };

@@ -145,11 +145,6 @@ impl Generation {
         !self.late && !self.copy && !self.replaced && self.beginning().offset == 0
     }
 
-    /// Its file is gone: another one may get its inode.
-    pub(super) fn lose_inode(&mut self) {
-        (self.device, self.inode) = (NO_DEVICE, self.number.into());
-    }
-
     /// It is known by this name now.
     pub(super) fn call(&mut self, name: &LogName) {
         self.name = Some(name.clone());

@@ -58,10 +58,11 @@ impl Chain {
         };
         let mut copy = Generation::new(0, name, &gone);
         copy.start = head.base;
-        copy.late = self.generations.iter().any(is_same);
+        let same = self.generations.iter().find(|older| is_same(older));
+        let same = same.map(|older| (older.device, older.inode));
+        copy.late = same.is_some();
         copy.refresh(&head.begin);
-        // One that holds its file from the beginning on is nothing that came late, whenever it was made, see
-        // [`Chain::is_overtaken`].
+        // One that holds its file from the beginning on is nothing that came late, whenever it was made.
         let at = match self.place_for(head.restart) {
             Room::Before(at, free) if head.base == 0 => {
                 copy.number = free;
@@ -74,6 +75,7 @@ impl Chain {
         };
         copy.spilled = Some(Arc::new(spilled));
         copy.detach();
+        (copy.device, copy.inode) = same.unwrap_or((NO_DEVICE, copy.number.into()));
         self.generations.insert(at, copy);
     }
 
@@ -141,7 +143,7 @@ impl Chain {
         let is_vanishing = |(at, found): &(usize, &Generation)| self.is_vanishing(*at, found, danger);
         // Files that are not held open are not opened for nothing.
         let end = self.generations.iter().enumerate().rev().find(is_vanishing)?.0 + 1;
-        let mut first = None;
+        let (mut first, mut only_late) = (None, false);
         let all = self.generations.iter().enumerate().take(end);
         for (at, found) in all.skip(self.index(oldest)) {
             if found.spilled.is_some() || !self.has_bytes(found) {
@@ -156,8 +158,17 @@ impl Chain {
             }
             // What was cut or rewritten is not what it was: who reads it has to notice first.
             let is_other = self.is_shorter(found.number, found.start) || self.began_otherwise(found.number);
-            if is_other || !self.is_complete(at, danger.gone) {
+            if is_other {
                 break;
+            }
+            // What is late has no place that another process would have to find again.
+            only_late |= !self.is_complete(at, danger.gone);
+            if only_late {
+                let is_over = found.late && found.name.is_none() && self.is_complete(at, danger.gone);
+                if is_over && self.is_vanishing(at, found, danger) {
+                    return Some(found.number);
+                }
+                continue;
             }
             let first = first.get_or_insert_with(|| (found, self.unmarked(at)));
             if self.is_vanishing(at, found, danger) {
@@ -184,7 +195,8 @@ impl Chain {
             // The next container is begun when this one is dead.
             younger.restart > found.restart || !younger.late && self.has_bytes(younger)
         };
-        gone || found.end.is_some() || younger.any(follows)
+        let is_left = found.late && !self.is_written(found.number);
+        gone || found.end.is_some() || is_left || younger.any(follows)
     }
 
     fn is_vanishing(&self, at: usize, generation: &Generation, danger: Danger) -> bool {
@@ -248,16 +260,6 @@ impl Chain {
             .is_some_and(|found| gone || (found.name.is_none() && found.is_nameless()))
     }
 
-    /// Whether copies of later restarts were made before one of it: it is known to belong before them by what it
-    /// begins with, the file's first byte.
-    pub fn is_overtaken(&self, number: u32) -> bool {
-        let mut younger = self.generations.iter().skip(self.index(number) + 1);
-        let original = self.get(number).filter(|found| !found.late);
-        original.is_some_and(|found| {
-            younger.any(|other| other.spilled.is_some() && other.restart > found.restart)
-        })
-    }
-
     /// What a copy of a generation says of it.
     pub fn head_of(&self, number: u32) -> Option<Head> {
         let generation = self.get(number)?;
@@ -313,19 +315,27 @@ impl Chain {
                 continue;
             };
             let is_named = found.name.is_some();
-            let len = if is_named { self.file_len(found) } else { None };
+            // What goes on behind the copy may have been found already.
+            let mut younger = self.generations.iter().skip(at + 1);
+            let is_last = !younger.any(|other| other.has_inode(found.device, found.inode));
+            let len = if is_named && is_last {
+                self.file_len(found)
+            } else {
+                None
+            };
             let grew = len.is_some_and(|len| found.end.map_or(len, |end| len.min(end)) > end);
             let is_it = |file: Handle<'_>| head_of(&file, false).is_ok_and(|head| found.print.matches(&head));
             let grew = grew && self.handle(found).is_ok_and(is_it);
-            let Some(found) = self.generations.get_mut(at) else {
+            if !is_named {
+                let known = (found.device, found.inode);
+                if let Some(found) = self.generations.get_mut(at) {
+                    found.detach();
+                }
+                self.lose_inode(known.0, known.1);
+            }
+            let Some(found) = self.generations.get(at).filter(|_| grew) else {
                 continue;
             };
-            if !is_named {
-                found.detach();
-            }
-            if !grew {
-                continue;
-            }
             // An earlier process left it for what others had got late, and a position may be in that.
             // What a later restart wrote is younger than all of it.
             let restart = found.restart;
@@ -396,11 +406,9 @@ impl Chain {
 }
 
 impl Generation {
-    /// What is known of a copy's file ends with its name: another one may get its inode, and who writes to it is not
-    /// heard.
+    /// What is known of a copy's file ends with its name: who writes to it is not heard.
     pub(super) fn detach(&mut self) {
         (self.name, self.file, self.was_tip) = (None, None, false);
-        self.lose_inode();
     }
 
     /// Whether its file is held open, and has no name any more.

@@ -5,6 +5,7 @@ use super::compressed::may_hold_more;
 use super::generation::{Generation, Handle};
 use super::kept::Room;
 use super::place::Place;
+use crate::spill::record::Head;
 
 /// So many files are remembered of one container at most: kubelet keeps ten by default, of two restarts.
 const MOST: usize = 256;
@@ -12,11 +13,11 @@ const MOST: usize = 256;
 const ALL: u64 = u64::MAX;
 
 impl Chain {
-    /// How far the files are read that have names, by whoever has passed all that is older than a generation. None where
+    /// How far the files are read that are there, by whoever has passed all that is older than a generation. None where
     /// there are too many.
     pub fn left_below(&self, number: u32) -> Option<Vec<Place>> {
         let mut left: Vec<(&Generation, Place)> = Vec::new();
-        let is_there = |found: &&Generation| found.name.is_some() && !found.copy && !found.replaced;
+        let is_there = |found: &&Generation| !found.copy && !found.replaced;
         for found in self.generations.iter().filter(is_there) {
             let is_passed = found.number < number;
             let offset = if is_passed {
@@ -29,7 +30,9 @@ impl Chain {
                 // Another reader may have passed what this one has not.
                 let further = if is_passed { u64::max } else { u64::min };
                 same.offset = further(same.offset, offset);
-                if found.print.len > same.print.len {
+                // Copies that were made early know but its first bytes.
+                let is_better = found.print.len < same.print.len || same.print.len == 0;
+                if is_better && found.print.len > 0 {
                     same.print = found.print;
                 }
                 continue;
@@ -52,8 +55,9 @@ impl Chain {
     }
 
     /// Who begins at `number` has left the older files: where `left` says, which knows all that were read, or at their
-    /// ends. What they hold behind that is read last.
-    pub fn leave_below(&mut self, number: u32, left: Option<&[Place]>) {
+    /// ends. What they hold behind that is read last. A copy of which nothing is known is read if it was made for who
+    /// begins.
+    pub fn leave_below(&mut self, number: u32, left: Option<&[Place]>, is_output: impl Fn(&Head) -> bool) {
         let is_read = |found: &&Generation| !found.copy && !found.replaced;
         let older = self.generations.iter().take(self.index(number)).filter(is_read);
         for older in older.map(|found| found.number).collect::<Vec<_>>() {
@@ -62,8 +66,7 @@ impl Chain {
             };
             let known = left.map(|left| self.left_at(found, left));
             match known {
-                // Of a file that is gone there is no word.
-                Some(Some(0)) if found.spilled.is_some() => {}
+                Some(Some(0)) if found.spilled.as_ref().is_some_and(|copy| !is_output(copy.head())) => {}
                 Some(Some(from)) => {
                     let from = from.max(found.beginning().offset);
                     self.read_on(older, from, number);
@@ -94,7 +97,9 @@ impl Chain {
         let Some(found) = self.get(older) else {
             return;
         };
-        let Some(end) = found.end else {
+        let same = |other: &&Generation| other.has_inode(found.device, found.inode);
+        let next = self.generations.iter().skip(at + 1).find(same);
+        let Some(end) = found.end.or_else(|| Some(next?.start)) else {
             let len = self.plain_len(found);
             let has_more = match len {
                 Some(len) => len > from,

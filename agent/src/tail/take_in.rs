@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::chain::Chain;
 use super::compressed::may_hold_more;
 use super::copies::{Twin, mark_copies};
-use super::generation::{Generation, head_of};
+use super::generation::{Generation, NO_DEVICE, head_of};
 use super::kept::Room;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
@@ -164,7 +164,7 @@ impl Chain {
                 // Nothing kept its inode from being used again.
                 same = generation.is_some_and(|known| known.is(&head, name));
                 if !same {
-                    self.lose_inode(&found);
+                    self.lose_inode(found.device, found.inode);
                     opened = Some((file, found));
                 } else if needed || other {
                     // Left for a younger one, it may have got something before it was compressed.
@@ -337,12 +337,16 @@ impl Chain {
         }
     }
 
-    /// The file of closed generations is gone: another one has its inode.
-    fn lose_inode(&mut self, facts: &Facts) {
-        for closed in self.generations.iter_mut().filter(|known| known.file.is_none()) {
-            if closed.has_inode(facts.device, facts.inode) {
-                closed.lose_inode();
-            }
+    /// A file is gone, and another one may get its inode: its generations are still those of one file.
+    pub(super) fn lose_inode(&mut self, device: u64, inode: u64) {
+        let mut number = None;
+        for of_it in self
+            .generations
+            .iter_mut()
+            .filter(|known| known.has_inode(device, inode))
+        {
+            let first = *number.get_or_insert(of_it.number);
+            (of_it.device, of_it.inode) = (NO_DEVICE, first.into());
         }
     }
 

@@ -21,6 +21,7 @@ use crate::discover::names::{ContainerKey, LogName, PodFolder};
 use crate::metadata::PodFacts;
 use crate::process::select::{Knowledge, Selected, select};
 use crate::process::{Choice, rules_hash};
+use crate::spill::record::Head;
 use crate::tail::chain::Place;
 use crate::tail::position::{CursorId, Mark, Position};
 
@@ -190,6 +191,7 @@ impl<S: Sink> Core<S> {
             return;
         };
         self.sink.drop_cursor(id);
+        self.unblock();
         cursor.outlet.has_returned(&mut self.sink);
         if let Some(lane) = self.tenants.get_mut(&*cursor.tenant) {
             // Made again it has the same identifier, and would get two turns.
@@ -387,7 +389,9 @@ impl<S: Sink> Core<S> {
                 let at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 (cursor.position, begins_at_end) = beginning(container, &cursor.output(), at_end);
                 if begins_at_end {
-                    container.chain.leave_below(cursor.position.generation, None);
+                    container
+                        .chain
+                        .leave_below(cursor.position.generation, None, |_| false);
                 }
             }
             if let Some(last) = entry.as_ref().and_then(|entry| entry.under_way) {
@@ -468,7 +472,11 @@ fn restore(
     cursor.previous = mark.previous;
     let found = container.chain.find(&mark.place, mark.before);
     cursor.position = found.unwrap_or_else(|survivor| survivor);
-    container.chain.leave_below(cursor.position.generation, left);
+    let output = cursor.output();
+    let is_output = |head: &Head| head.outputs.contains(&output);
+    container
+        .chain
+        .leave_below(cursor.position.generation, left, is_output);
     if let Some(resume) = mark.resume.filter(|_| found.is_ok()) {
         let mark = Mark {
             position: cursor.position,

@@ -165,17 +165,10 @@ impl<S: Sink> Core<S> {
         let Some(head) = container.chain.head_of(number) else {
             return;
         };
-        let base = if container.chain.is_overtaken(number) {
-            0
-        } else if begin.generation == number {
-            begin.offset
-        } else {
-            head.base
-        };
+        // From its first byte on: whoever comes later begins there, and copies of later restarts are known to be younger.
         let head = Head {
             folder: key.folder.clone(),
             container: key.container.clone(),
-            base,
             outputs,
             ..head
         };

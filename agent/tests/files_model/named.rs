@@ -1234,3 +1234,134 @@ fn a_file_that_was_empty_when_it_was_left_is_known_by_what_it_got() {
         ],
     );
 }
+
+#[test]
+fn a_file_that_seems_old_is_copied_when_it_is_deleted_unread() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::SetBack,
+            Op::Rotate(0),
+            Op::Turn(1),
+            Op::Block(true),
+            Op::Rotate(1),
+            Op::Withdraw,
+            Op::Withdraw,
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Clock,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn what_a_deleted_file_got_late_is_copied_though_nothing_follows() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Withdraw,
+            Op::Room(1),
+            Op::Lines(false, 1),
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Clock,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn copies_of_one_file_are_known_to_be_of_one() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::Lines(false, 1),
+            Op::Restart,
+            Op::Rotate(1),
+            KILLED,
+            Op::Withdraw,
+            Op::Piece(false),
+        ],
+    );
+}
+
+#[test]
+fn a_late_copy_is_not_given_up_where_a_later_one_follows() {
+    holds(
+        false,
+        &[
+            Op::Down,
+            Op::Lines(false, 1),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Restart,
+            Op::Late,
+            Op::Late,
+            Op::Turn(1),
+            Op::Half(false),
+            Op::Late,
+            Op::Lines(false, 1),
+            ack(1),
+            Op::Late,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn what_a_named_file_got_late_is_not_copied_before_the_rest_of_it() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Half(false),
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Restart,
+            Op::Clock,
+            ack(2),
+            Op::Late,
+            Op::Room(1),
+            Op::Lines(false, 1),
+            Op::Late,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn late_lines_of_two_deleted_files_are_read_once() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(1),
+            KILLED,
+            ack(1),
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::Clock,
+            KILLED,
+        ],
+    );
+}
