@@ -63,13 +63,6 @@ pub(super) fn watermark(out: &mut Vec<u8>, mark: &Watermark) {
     fingerprint(out, mark.before);
 }
 
-pub(super) fn left(out: &mut Vec<u8>, files: Option<&[Place]>) {
-    out.push(u8::from(files.is_some()));
-    for file in files.unwrap_or_default() {
-        place(out, file);
-    }
-}
-
 pub(super) fn counted(out: &mut Vec<u8>, count: &Count) {
     let (kind, reason, lines, bytes) = match count {
         Count::Rejected { reason, lines } => (0, reason.as_str(), *lines, 0),
@@ -171,20 +164,21 @@ impl Reader<'_> {
         })
     }
 
-    /// None within, if its cause is of a later version.
-    pub(super) fn gap(&mut self) -> Option<Option<Gap>> {
+    /// `Err` if its cause is of a later version.
+    pub(super) fn gap(&mut self) -> Option<Result<Gap, u8>> {
         let (namespace, pod, container) = (self.text()?, self.text()?, self.text()?);
-        let cause = GapCause::ALL.get(usize::from(self.byte()?));
+        let code = self.byte()?;
         let mut moment = || {
             let (there, value) = (self.byte()? != 0, self.take().map(i64::from_le_bytes)?);
             Some(there.then_some(value))
         };
         let (after, before, noticed) = (moment()?, moment()?, moment()?.unwrap_or(0));
-        Some(cause.map(|cause| Gap {
+        let cause = GapCause::ALL.get(usize::from(code)).copied();
+        Some(cause.ok_or(code).map(|cause| Gap {
             namespace,
             pod,
             container,
-            cause: *cause,
+            cause,
             after,
             before,
             noticed,
@@ -207,15 +201,12 @@ impl Reader<'_> {
     }
 
     /// To the record's end.
-    pub(super) fn left(&mut self) -> Option<Option<Vec<Place>>> {
-        if self.byte()? == 0 {
-            return Some(None);
-        }
-        let mut files = Vec::new();
+    pub(super) fn places(&mut self) -> Option<Vec<Place>> {
+        let mut places = Vec::new();
         while !self.0.is_empty() {
-            files.push(self.place()?);
+            places.push(self.place()?);
         }
-        Some(Some(files))
+        Some(places)
     }
 
     pub(super) fn fingerprint(&mut self) -> Option<Fingerprint> {

@@ -21,7 +21,7 @@ pub struct Entry {
     pub choices: Vec<LabelChoice>,
     /// The acknowledged prefix; `None` before the first acknowledgement.
     pub watermark: Option<Watermark>,
-    /// How far older files are read; `None` where that is not known.
+    /// How far older files are read; `None` in journals of earlier builds.
     pub left: Option<Vec<Place>>,
     /// Lines that a clock ended, oldest first.
     pub flushes: Vec<Flush>,
@@ -85,36 +85,17 @@ impl Ledger {
                 };
                 self.cursors.insert(*id, entry);
             }
-            Record::Chosen(id, choice) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.choices.push(choice.clone());
-                }
-            }
+            Record::Chosen(id, choice) => self.change(*id, |entry| entry.choices.push(choice.clone())),
             Record::Acknowledged(id, mark) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.watermark = Some(mark.clone());
-                }
+                self.change(*id, |entry| entry.watermark = Some(mark.clone()));
             }
-            Record::Left(id, files) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.left.clone_from(files);
-                }
-            }
-            Record::Flushed(id, flush) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.flushes.push(flush.clone());
-                }
-            }
-            Record::Pruned(id, choices, flushes) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry
-                        .choices
-                        .drain(..(*choices as usize).min(entry.choices.len()));
-                    entry
-                        .flushes
-                        .drain(..(*flushes as usize).min(entry.flushes.len()));
-                }
-            }
+            Record::Left(id, files) => self.change(*id, |entry| entry.left = Some(files.clone())),
+            Record::Flushed(id, flush) => self.change(*id, |entry| entry.flushes.push(flush.clone())),
+            Record::Pruned(id, choices, flushes) => self.change(*id, |entry| {
+                let (choices, flushes) = (*choices as usize, *flushes as usize);
+                entry.choices.drain(..choices.min(entry.choices.len()));
+                entry.flushes.drain(..flushes.min(entry.flushes.len()));
+            }),
             Record::Dropped(id) => {
                 self.cursors.remove(id);
             }
@@ -131,16 +112,8 @@ impl Ledger {
                     counts.gaps.pop_front();
                 }
             }
-            Record::Behind(id, behind) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.behind = *behind;
-                }
-            }
-            Record::UnderWay(id, last) => {
-                if let Some(entry) = self.cursors.get_mut(id) {
-                    entry.under_way = *last;
-                }
-            }
+            Record::Behind(id, behind) => self.change(*id, |entry| entry.behind = *behind),
+            Record::UnderWay(id, last) => self.change(*id, |entry| entry.under_way = *last),
             Record::Uncounted(uid) => self.counts.retain(|output, _| output.pipeline != *uid),
             Record::Bound(bound) => {
                 let of_tenant = self.bounds.entry(bound.tenant.clone()).or_default();
@@ -156,6 +129,12 @@ impl Ledger {
                     self.bounds.remove(&bound.tenant);
                 }
             }
+        }
+    }
+
+    fn change(&mut self, id: CursorId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.cursors.get_mut(&id) {
+            change(entry);
         }
     }
 
@@ -186,8 +165,8 @@ impl Ledger {
             for choice in &entry.choices {
                 Record::Chosen(*id, choice.clone()).encode(&mut out);
             }
-            if entry.left.is_some() {
-                Record::Left(*id, entry.left.clone()).encode(&mut out);
+            if let Some(files) = &entry.left {
+                Record::Left(*id, files.clone()).encode(&mut out);
             }
             if let Some(mark) = &entry.watermark {
                 Record::Acknowledged(*id, mark.clone()).encode(&mut out);
@@ -353,11 +332,7 @@ mod tests {
                 )),
             (id(), place(), 0..3_u8).prop_map(|(id, place, slot)| Record::Flushed(id, Flush { place, slot })),
             (id(), 0..3_u32, 0..3_u32).prop_map(|(id, a, b)| Record::Pruned(id, a, b)),
-            (
-                id(),
-                proptest::option::of(proptest::collection::vec(place(), 0..4))
-            )
-                .prop_map(|(id, files)| Record::Left(id, files)),
+            (id(), proptest::collection::vec(place(), 0..4)).prop_map(|(id, files)| Record::Left(id, files)),
             id().prop_map(Record::Dropped),
             "[a-z]{1,9}".prop_map(Record::PipelineSeen),
             "[a-z]{1,9}".prop_map(Record::Uncounted),

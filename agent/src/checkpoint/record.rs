@@ -4,8 +4,8 @@ use sluice_engine::cri::Timestamp;
 use sluice_engine::report::Gap;
 
 use super::fields::{
-    Reader, counted, gap, identified, label_choice, left, long, number, optional, output, place,
-    stream_bound, text, watermark,
+    Reader, counted, gap, identified, label_choice, long, number, optional, output, place, stream_bound,
+    text, watermark,
 };
 use crate::tail::chain::Place;
 use crate::tail::fingerprint::Fingerprint;
@@ -115,9 +115,8 @@ pub enum Record {
     /// The acknowledged prefix grew.
     Acknowledged(CursorId, Watermark),
     /// How far the files are read that are older than the acknowledged prefix's end, see
-    /// [`crate::tail::chain::Chain::left_below`]: all that have names, so that what is not among them was never read.
-    /// `None` where there are too many to say.
-    Left(CursorId, Option<Vec<Place>>),
+    /// [`crate::tail::chain::Chain::left_below`]: all that are there, so that what is not among them was never read.
+    Left(CursorId, Vec<Place>),
     /// A clock ended an unfinished line.
     Flushed(CursorId, Flush),
     /// So many of the oldest choices and flushes lie behind the watermark.
@@ -167,7 +166,9 @@ impl Record {
             Self::Left(id, files) => {
                 out.push(15);
                 number(out, id.0);
-                left(out, files.as_deref());
+                for file in files {
+                    place(out, file);
+                }
             }
             Self::Flushed(id, flush) => {
                 out.push(4);
@@ -221,16 +222,7 @@ impl Record {
                 stream_bound(out, bound);
             }
         }
-        let body = out.get(begin + 8..).unwrap_or_default();
-        let (len, crc) = (
-            u32::try_from(body.len()).unwrap_or(u32::MAX),
-            crc32fast::hash(body),
-        );
-        if let Some(head) = out.get_mut(begin..begin + 8) {
-            let (to_len, to_crc) = head.split_at_mut(4);
-            to_len.copy_from_slice(&len.to_le_bytes());
-            to_crc.copy_from_slice(&crc.to_le_bytes());
-        }
+        frame(out, begin);
     }
 
     /// Reads a body; `None` when it is not what its type says.
@@ -292,10 +284,11 @@ impl Record {
                 let of = from.output()?;
                 Self::Counted(of, from.counted()?)
             }
-            11 => match (from.output()?, from.gap()?) {
-                (of, Some(gap)) => Self::Gap(of, gap),
-                (_, None) => return Some(Known::Unknown),
-            },
+            11 => {
+                let of = from.output()?;
+                let gap = from.gap()?;
+                return Some(gap.map_or(Known::Unknown, |gap| Known::Record(Self::Gap(of, gap))));
+            }
             12 => Self::Behind(id(&mut from)?, from.byte()? != 0),
             13 => Self::Uncounted(from.text()?),
             14 => {
@@ -303,11 +296,25 @@ impl Record {
                 let (there, last) = (from.byte()? != 0, from.timestamp()?);
                 Self::UnderWay(id, there.then_some(last))
             }
-            15 => Self::Left(id(&mut from)?, from.left()?),
+            15 => Self::Left(id(&mut from)?, from.places()?),
             8 => Self::Bound(from.stream_bound()?),
             // Of a later version.
             _ => return Some(Known::Unknown),
         }))
+    }
+}
+
+/// Puts its body's length and CRC before a record that begins there.
+fn frame(out: &mut [u8], begin: usize) {
+    let body = out.get(begin + 8..).unwrap_or_default();
+    let (len, crc) = (
+        u32::try_from(body.len()).unwrap_or(u32::MAX),
+        crc32fast::hash(body),
+    );
+    if let Some(head) = out.get_mut(begin..begin + 8) {
+        let (to_len, to_crc) = head.split_at_mut(4);
+        to_len.copy_from_slice(&len.to_le_bytes());
+        to_crc.copy_from_slice(&crc.to_le_bytes());
     }
 }
 

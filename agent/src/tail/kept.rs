@@ -75,7 +75,7 @@ impl Chain {
         };
         copy.spilled = Some(Arc::new(spilled));
         copy.detach();
-        (copy.device, copy.inode) = same.unwrap_or((NO_DEVICE, copy.number.into()));
+        (copy.device, copy.inode) = same.unwrap_or_else(|| (NO_DEVICE, copy.number.into()));
         self.generations.insert(at, copy);
     }
 

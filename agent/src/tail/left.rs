@@ -1,27 +1,29 @@
 //! Older files that a reader has passed in, how far it read them out, so that another process reads what they got since.
 
+use std::sync::Arc;
+
 use super::chain::Chain;
 use super::compressed::may_hold_more;
 use super::generation::{Generation, Handle};
 use super::kept::Room;
 use super::place::Place;
 use crate::spill::record::Head;
+use crate::spill::store::Spilled;
 
-/// So many files are remembered of one container at most: kubelet keeps ten by default, of two restarts.
+/// So many files are remembered of one container at most, the youngest: kubelet keeps ten by default, of two restarts.
 const MOST: usize = 256;
 /// Stands for the end of a file whose length is not known, and that does not grow.
 const ALL: u64 = u64::MAX;
 
 impl Chain {
-    /// How far the files are read that are there, by whoever has passed all that is older than a generation. None where
-    /// there are too many.
-    pub fn left_below(&self, number: u32) -> Option<Vec<Place>> {
+    /// How far the files are read that are there, by whoever has passed all that is older than a generation.
+    pub fn left_below(&self, number: u32) -> Vec<Place> {
         let mut left: Vec<(&Generation, Place)> = Vec::new();
         let is_there = |found: &&Generation| !found.copy && !found.replaced;
         for found in self.generations.iter().filter(is_there) {
             let is_passed = found.number < number;
             let offset = if is_passed {
-                self.passed_at(found)
+                found.end.or_else(|| self.plain_len(found)).unwrap_or(ALL)
             } else {
                 found.start
             };
@@ -46,12 +48,8 @@ impl Chain {
         }
         // What is not read is not to be known, and an empty file is like any other.
         left.retain(|(_, place)| place.offset > 0 && place.print.len > 0);
-        (left.len() <= MOST).then(|| left.into_iter().map(|(_, place)| place).collect())
-    }
-
-    /// Where a file was left that was passed.
-    fn passed_at(&self, found: &Generation) -> u64 {
-        found.end.or_else(|| self.plain_len(found)).unwrap_or(ALL)
+        let places = left.into_iter().rev().map(|(_, place)| place);
+        places.take(MOST).collect()
     }
 
     /// Who begins at `number` has left the older files: where `left` says, which knows all that were read, or at their
@@ -64,15 +62,13 @@ impl Chain {
             let Some(found) = self.get(older) else {
                 continue;
             };
-            let known = left.map(|left| self.left_at(found, left));
-            match known {
-                Some(Some(0)) if found.spilled.as_ref().is_some_and(|copy| !is_output(copy.head())) => {}
-                Some(Some(from)) => {
-                    let from = from.max(found.beginning().offset);
-                    self.read_on(older, from, number);
-                    continue;
-                }
-                Some(None) | None => {}
+            let known = left.and_then(|left| self.left_at(found, left));
+            let is_others = |copy: &Arc<Spilled>| !is_output(copy.head());
+            let is_read = known == Some(0) && found.spilled.as_ref().is_some_and(is_others);
+            if let Some(from) = known.filter(|_| !is_read) {
+                let from = from.max(found.beginning().offset);
+                self.read_on(older, from, number);
+                continue;
             }
             if found.end.is_none() {
                 let len = self.plain_len(found);
@@ -101,13 +97,13 @@ impl Chain {
         let next = self.generations.iter().skip(at + 1).find(same);
         let Some(end) = found.end.or_else(|| Some(next?.start)) else {
             let len = self.plain_len(found);
-            let has_more = match len {
-                Some(len) => len > from,
-                None => {
+            let has_more = len.map_or_else(
+                || {
                     let may_hold = |file: Handle<'_>| may_hold_more(&file, from);
                     found.gz && from != ALL && self.handle(found).is_ok_and(may_hold)
-                }
-            };
+                },
+                |len| len > from,
+            );
             if let Some(found) = self.get_mut(older).filter(|_| has_more || len.is_some()) {
                 found.end = Some(from.min(len.unwrap_or(from)));
             }

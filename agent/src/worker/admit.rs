@@ -15,6 +15,7 @@ use super::container::Container;
 use super::core::{Core, Lane};
 use super::cursor::{Cursor, State};
 use super::gaps::Backlog;
+use crate::checkpoint::ledger::Entry;
 use crate::checkpoint::record::{Identity, Output, Record, StreamBound, Watermark};
 use crate::config::InForce;
 use crate::discover::names::{ContainerKey, LogName, PodFolder};
@@ -388,30 +389,15 @@ impl<S: Sink> Core<S> {
                 // What is spooled was asked for already by where the pipeline begins.
                 let at_end = existed && pipeline.pods.start_at == StartAt::Now && !key.is_spooled();
                 (cursor.position, begins_at_end) = beginning(container, &cursor.output(), at_end);
-                if begins_at_end {
-                    container
-                        .chain
-                        .leave_below(cursor.position.generation, None, |_| false);
-                }
             }
             if let Some(last) = entry.as_ref().and_then(|entry| entry.under_way) {
                 cursor.tell_given_up(last, &container.pod, &mut self.journal);
             }
-            for choice in entry.iter().flat_map(|entry| &entry.choices) {
-                let from = choice
-                    .from
-                    .and_then(|place| container.chain.locate(&place))
-                    .unwrap_or_default();
-                if let Some(choice) = replay(choice, from, &cursor.tenant, &mut self.sink) {
-                    cursor.outlet.choose(choice);
-                }
+            if let Some(entry) = &entry {
+                choose_again(&mut cursor, container, entry, &mut self.sink);
             }
             if self.returned.insert(id) {
                 cursor.outlet.returns();
-            }
-            for flush in entry.iter().flat_map(|entry| &entry.flushes) {
-                let at = container.chain.locate(&flush.place).unwrap_or_default();
-                cursor.flushed.push((at, flush.slot));
             }
             cursor.dirty = begins_at_end;
             cursor.backlog = Backlog::of(entry.is_some_and(|entry| entry.behind));
@@ -452,12 +438,30 @@ impl<S: Sink> Core<S> {
 
 /// Where an output begins of whose lines nothing is acknowledged, or of which the journal no longer knows; and
 /// whether that is the end of what there is.
-fn beginning(container: &Container, output: &Output, at_end: bool) -> (Position, bool) {
-    let chain = &container.chain;
+fn beginning(container: &mut Container, output: &Output, at_end: bool) -> (Position, bool) {
+    let chain = &mut container.chain;
     match chain.spilled_for(|head| head.outputs.contains(output)) {
         Some(kept) => (kept, false),
-        None if at_end => (chain.end(), true),
+        None if at_end => {
+            let end = chain.end();
+            chain.leave_below(end.generation, None, |_| false);
+            (end, true)
+        }
         None => (chain.beginning(), false),
+    }
+}
+
+/// Gives a cursor the choices that the journal has of it.
+fn choose_again<S: Sink>(cursor: &mut Cursor, container: &Container, entry: &Entry, sink: &mut S) {
+    for choice in &entry.choices {
+        let from = choice.from.and_then(|place| container.chain.locate(&place));
+        if let Some(choice) = replay(choice, from.unwrap_or_default(), &cursor.tenant, sink) {
+            cursor.outlet.choose(choice);
+        }
+    }
+    for flush in &entry.flushes {
+        let at = container.chain.locate(&flush.place).unwrap_or_default();
+        cursor.flushed.push((at, flush.slot));
     }
 }
 

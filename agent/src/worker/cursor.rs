@@ -79,7 +79,7 @@ pub(super) struct Cursor {
     /// What the journal says, and whether it may say more by now.
     pub(super) journaled: Option<Mark>,
     /// The same of how far older files are read.
-    pub(super) left: Option<Option<Vec<Place>>>,
+    pub(super) left: Option<Vec<Place>>,
     pub(super) dirty: bool,
     /// Its watermark when that was looked at last, and since when it is there.
     pub(super) stands: Option<(Position, Instant)>,

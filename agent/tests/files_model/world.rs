@@ -104,6 +104,10 @@ impl Rotated {
 }
 
 /// Everything outside the agent.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was done that does not depend on each other"
+)]
 pub(super) struct World {
     rig: Rig,
     all: InForce,
