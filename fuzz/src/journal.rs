@@ -2,11 +2,14 @@
 
 use arbitrary::{Result, Unstructured};
 use sluice_agent::checkpoint::ledger::Ledger;
-use sluice_agent::checkpoint::record::{self, End, Flush, HEADER, Identity, LabelChoice, Record, Watermark};
+use sluice_agent::checkpoint::record::{
+    self, Count, End, Flush, HEADER, Identity, LabelChoice, Output, Record, StreamBound, Watermark,
+};
 use sluice_agent::tail::chain::Place;
 use sluice_agent::tail::fingerprint::Fingerprint;
 use sluice_agent::tail::position::{CursorId, Resume};
 use sluice_engine::cri::Timestamp;
+use sluice_engine::report::{Gap, GapCause};
 
 pub(crate) fn check(data: &[u8]) {
     any_bytes(data);
@@ -84,7 +87,7 @@ fn any_records(from: &mut Unstructured<'_>) -> Result<()> {
 
 fn record(from: &mut Unstructured<'_>) -> Result<Record> {
     let id = CursorId(u32::from(from.arbitrary::<u8>()? % 4));
-    Ok(match from.int_in_range(1..=7)? {
+    Ok(match from.int_in_range(1..=15)? {
         1 => Record::Defined(
             id,
             Identity {
@@ -128,7 +131,60 @@ fn record(from: &mut Unstructured<'_>) -> Result<Record> {
         ),
         5 => Record::Dropped(id),
         6 => Record::Pruned(id, from.arbitrary()?, from.arbitrary()?),
+        7 => Record::Epoch(from.arbitrary()?),
+        8 => Record::Counted(output(from)?, count(from)?),
+        9 => Record::Gap(output(from)?, gap(from)?),
+        10 => Record::Behind(id, from.arbitrary()?),
+        11 => {
+            let there: bool = from.arbitrary()?;
+            Record::UnderWay(id, if there { Some(timestamp(from)?) } else { None })
+        }
+        12 => Record::Uncounted(from.arbitrary()?),
+        13 => Record::Bound(StreamBound {
+            tenant: from.arbitrary()?,
+            labels: from.arbitrary()?,
+            seconds: from.arbitrary()?,
+        }),
+        14 => {
+            let files = (0..from.int_in_range(0..=3)?).map(|_| place(from));
+            Record::Left(id, files.collect::<Result<_>>()?)
+        }
         _ => Record::PipelineSeen(from.arbitrary()?),
+    })
+}
+
+fn output(from: &mut Unstructured<'_>) -> Result<Output> {
+    Ok(Output {
+        pipeline: from.arbitrary()?,
+        tenant: from.arbitrary()?,
+    })
+}
+
+fn count(from: &mut Unstructured<'_>) -> Result<Count> {
+    let reason = from.arbitrary()?;
+    Ok(match from.int_in_range(0..=2)? {
+        0 => Count::Rejected {
+            reason,
+            lines: from.arbitrary()?,
+        },
+        1 => Count::Lost {
+            reason,
+            lines: from.arbitrary()?,
+            bytes: from.arbitrary()?,
+        },
+        _ => Count::Gaps(from.arbitrary()?),
+    })
+}
+
+fn gap(from: &mut Unstructured<'_>) -> Result<Gap> {
+    Ok(Gap {
+        namespace: from.arbitrary()?,
+        pod: from.arbitrary()?,
+        container: from.arbitrary()?,
+        cause: *from.choose(&GapCause::ALL)?,
+        after: from.arbitrary()?,
+        before: from.arbitrary()?,
+        noticed: from.arbitrary()?,
     })
 }
 
