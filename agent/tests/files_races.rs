@@ -199,6 +199,43 @@ fn a_link_that_leads_nowhere_keeps_nobody_busy_and_is_said() {
     assert_eq!(rig.lines(), ["1", "2", "3"]);
 }
 
+/// As Docker's shim kept logs: the name is a link into the runtime's folder.
+#[test]
+fn a_link_that_is_turned_loses_no_line_of_either_file() {
+    let mut rig = Rig::new();
+    let (folder, runtime) = (rig.folder(), rig.dir.path().join("runtime/x"));
+    fs::create_dir_all(&runtime).unwrap();
+    let (link, next) = (folder.join("0.log"), folder.join("next"));
+    let mut expected = Vec::new();
+    for turn in 0..6 {
+        let target = runtime.join(format!("{turn}-json.log"));
+        let lines: Vec<String> = (0..3).map(|n| format!("{turn}.{n}")).collect();
+        let write = |lines: &[String]| {
+            let text: String = lines.iter().map(|line| cri("stdout", "F", line)).collect();
+            let mut file = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&target)
+                .unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        };
+        write(&lines[..1]);
+        std::os::unix::fs::symlink(&target, &next).unwrap();
+        fs::rename(&next, &link).unwrap();
+        rig.run(1_500);
+        write(&lines[1..]);
+        // Turned when all of it was read, and when it was not.
+        if turn % 2 > 0 {
+            rig.run(1_500);
+        }
+        expected.extend(lines);
+    }
+    rig.run(12_000);
+    let mut lines = rig.lines();
+    lines.sort_unstable();
+    assert_eq!(lines, expected);
+}
+
 #[test]
 fn a_pod_that_claims_the_folder_of_another_changes_nothing() {
     let facts = |namespace: &str, name: &str| {

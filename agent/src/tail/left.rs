@@ -1,5 +1,6 @@
 //! Older files that a reader has passed in, how far it read them out, so that another process reads what they got since.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::chain::Chain;
@@ -10,7 +11,7 @@ use super::place::Place;
 use crate::spill::record::Head;
 use crate::spill::store::Spilled;
 
-/// So many files are remembered of one container at most, the youngest: kubelet keeps ten by default, of two restarts.
+/// So many files are remembered of one container at most: kubelet keeps ten by default, of two restarts.
 const MOST: usize = 256;
 /// Stands for the end of a file whose length is not known, and that does not grow.
 const ALL: u64 = u64::MAX;
@@ -18,38 +19,33 @@ const ALL: u64 = u64::MAX;
 impl Chain {
     /// How far the files are read that are there, by whoever has passed all that is older than a generation.
     pub fn left_below(&self, number: u32) -> Vec<Place> {
-        let mut left: Vec<(&Generation, Place)> = Vec::new();
+        let mut left: BTreeMap<(u64, u64), Place> = BTreeMap::new();
+        let from = self.index(number).saturating_sub(MOST);
         let is_there = |found: &&Generation| !found.copy && !found.replaced;
-        for found in self.generations.iter().filter(is_there) {
+        for found in self.generations.iter().skip(from).filter(is_there) {
             let is_passed = found.number < number;
             let offset = if is_passed {
                 found.end.or_else(|| self.plain_len(found)).unwrap_or(ALL)
             } else {
                 found.start
             };
-            let is_same = |(other, _): &&mut (&Generation, Place)| other.has_inode(found.device, found.inode);
-            if let Some((_, same)) = left.iter_mut().find(is_same) {
-                // Another reader may have passed what this one has not.
-                let further = if is_passed { u64::max } else { u64::min };
-                same.offset = further(same.offset, offset);
-                // Copies that were made early know but its first bytes.
-                let is_better = found.print.len < same.print.len || same.print.len == 0;
-                if is_better && found.print.len > 0 {
-                    same.print = found.print;
-                }
-                continue;
-            }
-            let place = Place {
+            let same = left.entry((found.device, found.inode)).or_insert(Place {
                 restart: found.restart,
                 print: found.print,
                 offset,
-            };
-            left.push((found, place));
+            });
+            // Another reader may have passed what this one has not.
+            let further = if is_passed { u64::max } else { u64::min };
+            same.offset = further(same.offset, offset);
+            // Copies that were made early know but its first bytes.
+            let is_better = found.print.len < same.print.len || same.print.len == 0;
+            if is_better && found.print.len > 0 {
+                same.print = found.print;
+            }
         }
         // What is not read is not to be known, and an empty file is like any other.
-        left.retain(|(_, place)| place.offset > 0 && place.print.len > 0);
-        let places = left.into_iter().rev().map(|(_, place)| place);
-        places.take(MOST).collect()
+        left.retain(|_, place| place.offset > 0 && place.print.len > 0);
+        left.into_values().take(MOST).collect()
     }
 
     /// Who begins at `number` has left the older files: where `left` says, which knows all that were read, or at their
