@@ -121,6 +121,12 @@ impl Chain {
         self.get(number).is_some_and(|generation| generation.late)
     }
 
+    /// Whether behind a generation there is anything that a file got late.
+    pub fn is_late_after(&self, number: u32) -> bool {
+        let mut younger = self.generations.iter().filter(|found| found.number > number);
+        younger.any(|found| found.late && self.has_bytes(found))
+    }
+
     /// A generation was left at its end, `read_to`, for a younger one. What is written to it later is read too.
     pub fn leave(&mut self, number: u32, read_to: u64, to: u32) {
         let late = self.is_late(to);

@@ -146,7 +146,9 @@ impl Chain {
         let (mut first, mut only_late) = (None, false);
         let all = self.generations.iter().enumerate().take(end);
         for (at, found) in all.skip(self.index(oldest)) {
-            if found.spilled.is_some() || !self.has_bytes(found) {
+            // One that was left while it was empty has nothing to copy: what it got is late.
+            let is_empty = !self.has_bytes(found) || found.end == Some(found.start);
+            if found.spilled.is_some() || is_empty {
                 continue;
             }
             if let Err(error) = self.handle(found) {
@@ -196,7 +198,10 @@ impl Chain {
             younger.restart > found.restart || !younger.late && self.has_bytes(younger)
         };
         let is_left = found.late && !self.is_written(found.number);
-        gone || found.end.is_some() || is_left || younger.any(follows)
+        // kubelet deletes what it rotated away long ago, whatever seems to have been written since.
+        let is_deleted = found.name.is_none() && found.last_name.rotated.is_some();
+        let has_next = || self.generations.iter().skip(at + 1).any(|younger| !younger.late);
+        gone || found.end.is_some() || is_left || is_deleted && has_next() || younger.any(follows)
     }
 
     fn is_vanishing(&self, at: usize, generation: &Generation, danger: Danger) -> bool {
@@ -236,8 +241,10 @@ impl Chain {
     /// no copy.
     fn unmarked(&self, at: usize) -> Vec<&Generation> {
         let older = self.older_names(at);
+        // Of one that was empty nothing was read: what it got is late.
+        let is_read = |older: &Generation| older.print.len > 0 && older.end != Some(older.start);
         older
-            .filter(|older| older.spilled.is_none() && older.print.len > 0)
+            .filter(|older| older.spilled.is_none() && is_read(older))
             .collect()
     }
 

@@ -134,7 +134,7 @@ impl<S: Sink> Core<S> {
             return;
         }
         container.chain.settle_copied();
-        let (waiting, stands) = waiting(&container.cursors, &mut self.cursors, now);
+        let (waiting, stands) = waiting(container, &mut self.cursors, now);
         if waiting.is_empty() {
             return;
         }
@@ -388,7 +388,10 @@ impl<S: Sink> Core<S> {
             self.spilling.stopped = None;
         }
         let cursors = ids.iter().filter_map(|id| self.cursors.get(id));
-        let behind = cursors.filter(|cursor| cursor.is_behind());
+        let behind = cursors.filter(|cursor| {
+            let container = self.containers.get(&cursor.container);
+            container.is_some_and(|container| is_waiting(cursor, container))
+        });
         self.spilling
             .look
             .extend(behind.map(|cursor| Arc::clone(&cursor.container)));
@@ -397,23 +400,30 @@ impl<S: Sink> Core<S> {
 
 /// Those of these cursors whose lines wait for their delivery, and whether one of them has stood still for long.
 fn waiting(
-    ids: &[CursorId],
+    container: &Container,
     cursors: &mut BTreeMap<CursorId, Cursor>,
     now: Instant,
 ) -> (Vec<CursorId>, bool) {
     let (mut waiting, mut stands) = (Vec::new(), false);
-    for id in ids {
+    for id in &container.cursors {
         let Some(cursor) = cursors.get_mut(id) else {
             continue;
         };
+        if is_waiting(cursor, container) {
+            waiting.push(*id);
+        }
         if cursor.is_behind() {
             stands |= cursor.stands_for(now) >= STANDS;
-            waiting.push(*id);
         } else {
             cursor.stands = None;
         }
     }
     (waiting, stands)
+}
+
+/// Whether lines of a cursor wait, or what files got late waits for the end of a line that is still written.
+fn is_waiting(cursor: &Cursor, container: &Container) -> bool {
+    cursor.is_behind() || container.chain.is_late_after(cursor.position.generation)
 }
 
 /// Where a cursor was before it looked at something younger.

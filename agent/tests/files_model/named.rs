@@ -1365,3 +1365,66 @@ fn late_lines_of_two_deleted_files_are_read_once() {
         ],
     );
 }
+
+#[test]
+fn a_file_that_was_empty_when_it_was_left_is_not_copied_before_what_was_copied_from_it() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            Op::Lines(false, 1),
+            Op::DeleteOldest,
+            Op::Truncate,
+            Op::Clock,
+            Op::Late,
+            Op::Piece(false),
+            Op::CopyTruncate,
+            Op::Rotate(1),
+            Op::DeleteOldest,
+            Op::Late,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn a_rotated_file_is_copied_when_it_is_deleted_though_it_seems_to_be_the_youngest() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::SetBack,
+            Op::Piece(true),
+            Op::Rotate(0),
+            Op::Rotate(1),
+            KILLED,
+            Op::Turn(1),
+            Op::DeleteOldest,
+            Op::Late,
+            KILLED,
+        ],
+    );
+}
+
+#[test]
+fn late_lines_that_wait_for_the_end_of_another_are_copied() {
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::SetBack,
+            Op::Rotate(1),
+            Op::Half(false),
+            Op::Down,
+            Op::Half(false),
+            Op::Clock,
+            Op::DeleteOldest,
+            ack(2),
+            Op::Late,
+            KILLED,
+        ],
+    );
+}
