@@ -200,7 +200,12 @@ impl Chain {
         let is_left = found.late && !self.is_written(found.number);
         // kubelet deletes what it rotated away long ago, whatever seems to have been written since.
         let is_deleted = found.name.is_none() && found.last_name.rotated.is_some();
-        let has_next = || self.generations.iter().skip(at + 1).any(|younger| !younger.late);
+        let has_next = || {
+            self.generations
+                .iter()
+                .skip(at + 1)
+                .any(|next| self.has_bytes(next))
+        };
         gone || found.end.is_some() || is_left || is_deleted && has_next() || younger.any(follows)
     }
 

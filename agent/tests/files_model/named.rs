@@ -1428,3 +1428,18 @@ fn late_lines_that_wait_for_the_end_of_another_are_copied() {
         ],
     );
 }
+
+#[test]
+fn what_follows_a_deleted_file_is_known_before_it_is_copied() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::DeleteOldest,
+            Op::Rotate(1),
+            Op::Down,
+            Op::DeleteOldest,
+        ],
+    );
+}
