@@ -392,13 +392,10 @@ impl Chain {
     pub fn forget(&mut self) {
         self.generations.retain(|found| found.spilled.is_some());
         for at in 0..self.generations.len() {
-            let Some(copy) = self.generations.get_mut(at) else {
-                continue;
-            };
-            copy.detach();
+            self.detach(at);
+        }
+        for copy in &mut self.generations {
             copy.end = None;
-            let known = (copy.device, copy.inode);
-            self.lose_inode(known.0, known.1);
         }
     }
 

@@ -173,13 +173,20 @@ impl Chain {
         self.go_on(at, end, Room::Last)
     }
 
+    /// The next younger generation of the same file.
+    pub(super) fn next_of_file(&self, at: usize) -> Option<&Generation> {
+        let found = self.generations.get(at)?;
+        let mut younger = self.generations.iter().skip(at + 1);
+        younger.find(|other| other.has_inode(found.device, found.inode))
+    }
+
     /// Has a file read on from there, at that place; false where a younger generation of it does so already.
     pub(super) fn go_on(&mut self, at: usize, from: u64, room: Room) -> bool {
         let Some(left) = self.generations.get(at) else {
             return false;
         };
-        let is_same = |found: &Generation| found.has_inode(left.device, left.inode);
-        let is_last = self.generations.iter().rposition(is_same) == Some(at);
+        // One that was rewritten is none of its own.
+        let is_last = !left.replaced && self.next_of_file(at).is_none();
         if is_last {
             let mut late = left.again(0, from);
             let place = match room {

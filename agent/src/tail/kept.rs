@@ -159,14 +159,14 @@ impl Chain {
                 continue;
             }
             // What was cut or rewritten is not what it was: who reads it has to notice first.
-            let is_other = self.is_shorter(found.number, found.start) || self.began_otherwise(found.number);
-            if is_other {
+            if self.is_other(found) {
                 break;
             }
             // What is late has no place that another process would have to find again.
-            only_late |= !self.is_complete(at, danger.gone);
+            let is_complete = self.is_complete(at, danger.gone);
+            only_late |= !is_complete;
             if only_late {
-                let is_over = found.late && found.name.is_none() && self.is_complete(at, danger.gone);
+                let is_over = found.late && found.name.is_none() && is_complete;
                 if is_over && self.is_vanishing(at, found, danger) {
                     return Some(found.number);
                 }
@@ -253,10 +253,14 @@ impl Chain {
             .collect()
     }
 
+    /// Whether a file was cut or rewritten.
+    fn is_other(&self, found: &Generation) -> bool {
+        self.is_shorter(found.number, found.start) || self.began_otherwise(found.number)
+    }
+
     /// Whether a file can be read, and holds what it did.
     fn is_as_read(&self, found: &Generation) -> bool {
-        let is_other = self.is_shorter(found.number, found.start) || self.began_otherwise(found.number);
-        !is_other && self.handle(found).is_ok()
+        !self.is_other(found) && self.handle(found).is_ok()
     }
 
     /// Older files of the same restart that have names.
@@ -328,9 +332,7 @@ impl Chain {
             };
             let is_named = found.name.is_some();
             // What goes on behind the copy may have been found already.
-            let mut younger = self.generations.iter().skip(at + 1);
-            let is_last = !younger.any(|other| other.has_inode(found.device, found.inode));
-            let len = if is_named && is_last {
+            let len = if is_named && self.next_of_file(at).is_none() {
                 self.file_len(found)
             } else {
                 None
@@ -339,11 +341,7 @@ impl Chain {
             let is_it = |file: Handle<'_>| head_of(&file, false).is_ok_and(|head| found.print.matches(&head));
             let grew = grew && self.handle(found).is_ok_and(is_it);
             if !is_named {
-                let known = (found.device, found.inode);
-                if let Some(found) = self.generations.get_mut(at) {
-                    found.detach();
-                }
-                self.lose_inode(known.0, known.1);
+                self.detach(at);
             }
             let Some(found) = self.generations.get(at).filter(|_| grew) else {
                 continue;
@@ -368,6 +366,15 @@ impl Chain {
             } else if let Some(found) = self.generations.get_mut(at) {
                 found.remove_copy();
             }
+        }
+    }
+
+    /// A copy's file has no name any more, see [`Generation::detach`].
+    pub(super) fn detach(&mut self, at: usize) {
+        if let Some(copy) = self.generations.get_mut(at) {
+            copy.detach();
+            let known = (copy.device, copy.inode);
+            self.lose_inode(known.0, known.1);
         }
     }
 

@@ -89,8 +89,7 @@ impl Chain {
         let Some(found) = self.get(older) else {
             return;
         };
-        let same = |other: &&Generation| other.has_inode(found.device, found.inode);
-        let next = self.generations.iter().skip(at + 1).find(same);
+        let next = self.next_of_file(at);
         let Some(end) = found.end.or_else(|| Some(next?.start)) else {
             let len = self.plain_len(found);
             let has_more = len.map_or_else(
