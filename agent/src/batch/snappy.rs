@@ -5,9 +5,9 @@
 //! copies are chosen, for lines of logs:
 //! - Places are found by their first six bytes, not four. A copy of four or five costs as much as it saves,
 //!   and in digits and identifiers it is found all the time.
-//! - The second and third byte of a copy are remembered as well as its end, since the next line of the same
-//!   form may differ in the first.
-//! - Steps grow after 16 bytes without a copy, so what does not compress costs little.
+//! - Of the places within a copy its second one alone is remembered, since the next line of the same form may
+//!   differ in the first.
+//! - Six places are looked at before anything is decided, then steps grow, so what does not compress costs little.
 //!
 //! All memory has a fixed size that is a power of two and some room, and every place is taken modulo that: so
 //! the compiler sees that none is outside, and no check is left in the loops.
@@ -27,7 +27,7 @@ const FOUND_BY: u32 = 6;
 const TABLE_BITS: u32 = 13;
 const TABLE: usize = 1 << TABLE_BITS;
 /// Steps grow by one after so many bytes without a copy, as a power of two.
-const PATIENCE: u32 = 4;
+const PATIENCE: u32 = 3;
 /// A power of two above what a block's elements take, which is little more than the block.
 const OUT: usize = 1 << 17;
 
@@ -111,26 +111,11 @@ impl Encoder {
                 if emitted < at {
                     out.literal(block, emitted, at);
                 }
-                loop {
-                    let begin = at;
-                    at = extended(block, at, from, len);
-                    out.copy(begin - from, at - begin);
-                    emitted = at;
-                    if at > limit {
-                        break;
-                    }
-                    let head = word(block, begin + 1);
-                    remember(table, head, begin + 1);
-                    remember(table, head >> 8, begin + 2);
-                    let tail = word(block, at - 2);
-                    remember(table, tail, at - 2);
-                    remember(table, tail >> 8, at - 1);
-                    from = remember(table, tail >> 16, at);
-                    if !same(word(block, at), word(block, from)) {
-                        at += 1;
-                        break;
-                    }
-                }
+                let begin = at;
+                at = extended(block, begin, from, len);
+                out.copy(begin - from, at - begin);
+                emitted = at;
+                remember(table, word(block, begin + 1), begin + 1);
             }
         }
         if emitted < len {
@@ -149,18 +134,18 @@ fn search(
     emitted: usize,
 ) -> Option<(usize, usize)> {
     while at <= limit {
-        let here = word(block, at);
-        let from = remember(table, here, at);
-        if same(here, word(block, from)) {
-            return Some((at, from));
+        // One word holds the bytes of three places.
+        for first in [at, at + 3] {
+            let bytes = word(block, first);
+            for later in 0..3 {
+                let (here, bytes) = (first + later, bytes >> (8 * later));
+                let from = remember(table, bytes, here);
+                if same(bytes, word(block, from)) {
+                    return Some((here, from));
+                }
+            }
         }
-        // The same word holds the next place's bytes.
-        let next = here >> 8;
-        let from = remember(table, next, at + 1);
-        if same(next, word(block, from)) {
-            return Some((at + 1, from));
-        }
-        at += 2 + ((at - emitted) >> PATIENCE);
+        at += 6 + ((at - emitted) >> PATIENCE);
     }
     None
 }
