@@ -6,6 +6,10 @@
 //! entry    0a len { 08 seconds, 10 nanos }, 12 len line, then metadata: 1a len { 0a len name, 12 len value }
 //! ```
 //! Fields that are zero are left out (proto3).
+#![expect(
+    clippy::inline_always,
+    reason = "a head's words that went through memory cost more than they take to be made"
+)]
 
 use sluice_engine::cri::Timestamp;
 
@@ -69,14 +73,15 @@ impl Head {
     }
 
     /// Appends it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let mut at = out.len();
         out.extend_from_slice(&[0; HEAD]);
-        for field in [self.entry, self.time, self.seconds, self.nanos, self.line] {
-            field.put(out, at);
-            at += field.len;
-        }
+        self.entry.put(out, &mut at);
+        self.time.put(out, &mut at);
+        self.seconds.put(out, &mut at);
+        self.nanos.put(out, &mut at);
+        self.line.put(out, &mut at);
         out.truncate(at);
     }
 }
@@ -94,6 +99,15 @@ impl Field {
     /// As one word: single bytes cost the hot path more than the line's copy.
     #[inline]
     fn new(tag: u8, value: u64) -> Self {
+        if value.wrapping_sub(1 << 7) < (1 << 14) - (1 << 7) {
+            // Lengths, nearly always.
+            let word = value & 0x7f | 0x80 | value >> 7 << 8;
+            return Self {
+                word: u64::from(tag) | word << 8,
+                more: 0,
+                len: 3,
+            };
+        }
         if value >= 1 << 49 {
             return Self::long(tag, value);
         }
@@ -112,16 +126,17 @@ impl Field {
     }
 
     /// Writes it, in one or two whole words.
-    #[inline]
-    fn put(self, out: &mut [u8], at: usize) {
-        if let Some(place) = out.get_mut(at..at + 8) {
+    #[inline(always)]
+    fn put(&self, out: &mut [u8], at: &mut usize) {
+        if let Some(place) = out.get_mut(*at..*at + 8) {
             place.copy_from_slice(&self.word.to_le_bytes());
         }
         if self.more > 0
-            && let Some(place) = out.get_mut(at + 8..at + 16)
+            && let Some(place) = out.get_mut(*at + 8..*at + 16)
         {
             place.copy_from_slice(&self.more.to_le_bytes());
         }
+        *at += self.len;
     }
 
     #[cold]
