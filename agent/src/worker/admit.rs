@@ -201,6 +201,7 @@ impl<S: Sink> Core<S> {
         for stream in cursor.outlet.choices.iter().flat_map(Choice::open) {
             self.sink.close_stream(stream);
         }
+        self.stirred.insert(Arc::clone(&cursor.container));
         if let Some(container) = self.containers.get_mut(&cursor.container) {
             container.cursors.retain(|other| *other != id);
             if container.cursors.is_empty() && container.parked.is_none() {

@@ -31,6 +31,8 @@ pub(super) const BUFFER: usize = 256 << 10;
 const TURN: usize = 4 << 20;
 /// How often positions are written and clocks looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often containers are looked at of which nothing is expected.
+const WHOLE: Duration = Duration::from_mins(1);
 
 /// Everything between the files and the requests.
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub struct Core<S> {
     busy: bool,
     /// Containers of which something is to be done at some time, whatever happens: what rests is not looked at.
     pub(super) stirred: BTreeSet<Arc<ContainerKey>>,
+    /// When all of them were.
+    all_stirred: Option<Instant>,
     pub(super) figures: Figures,
     /// Lines and bytes delivered since the process began, by the pipeline's UID and the tenant.
     pub(super) delivered: BTreeMap<(String, Key), (u64, u64)>,
@@ -153,6 +157,7 @@ impl<S: Sink> Core<S> {
             draining: false,
             busy: false,
             stirred: BTreeSet::new(),
+            all_stirred: None,
             figures,
             delivered: BTreeMap::new(),
         })
@@ -388,7 +393,10 @@ impl<S: Sink> Core<S> {
                 for bound in self.sink.forget(now) {
                     self.journal.append(&Record::Bound(bound_record(&bound, None)));
                 }
-                self.stirred.extend(self.containers.keys().map(Arc::clone));
+                if self.all_stirred.is_none_or(|last| now >= last + WHOLE) {
+                    self.stirred.extend(self.containers.keys().map(Arc::clone));
+                    self.all_stirred = Some(now);
+                }
             }
         }
     }
