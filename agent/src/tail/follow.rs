@@ -8,7 +8,7 @@ use super::kept::Room;
 use super::position::Position;
 
 /// How long the runtime may go on writing into a renamed file after the new one got its first line.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What follows after a generation's last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Random histories of a container's log files against a model of what they held: nothing on disk is lost,
 //! order is kept, and nothing comes twice but what a crash left unacknowledged.
 //!
-//! `SLUICE_SOAK_CASES` sets how many histories are tried; `make soak-model` tries a million.
+//! `SLUICE_SOAK_CASES` sets how many histories are tried; `make soak-model` tries two million.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
