@@ -62,8 +62,8 @@ soak-shared: deps ## ten minutes of twenty agents on one tenant, until their sha
 	$(TOOLS) loki
 	SLUICE_SHARED_SECONDS=480 $(TEST) --test loki -- --include-ignored --nocapture twenty_agents
 soak: soak-model soak-fuzz soak-shared soak-kill ## all that takes hours
-soak-model: ## a million histories of log files against the model, about an hour
-	CARGO_PROFILE_DEV_OPT_LEVEL=2 SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-1000000} cargo test -p sluice-agent --test files_model --locked
+soak-model: ## two million histories of log files against the model, about an hour and a half
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 SLUICE_SOAK_CASES=$${SLUICE_SOAK_CASES:-2000000} cargo test -p sluice-agent --test files_model --locked
 test-api: deps ## API: operator and agent beside a real API server and etcd
 	$(TOOLS) kube helm
 	$(TEST) $(foreach test,$(API),--test $(test))
