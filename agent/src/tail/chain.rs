@@ -272,7 +272,7 @@ impl Chain {
             return;
         };
         let mut fresh = old.again(number, 0);
-        (fresh.late, fresh.moved) = (false, false);
+        (fresh.late, fresh.moved, fresh.spilled) = (false, false, None);
         (fresh.print, fresh.first) = (Fingerprint::default(), None);
         let mut at = self.index(number);
         for (index, found) in self.generations.iter_mut().enumerate() {

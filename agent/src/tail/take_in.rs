@@ -12,6 +12,7 @@ use super::generation::{Generation, NO_DEVICE, head_of};
 use super::kept::Room;
 use crate::discover::beneath::{Facts, LogRoot, OpenError};
 use crate::discover::names::LogName;
+use crate::spill::store::Spilled;
 
 /// Files of one container that are held open at most: more than kubelet keeps of two restarts. In a crash loop's
 /// folder of thousands, the others are opened when their turn comes.
@@ -181,6 +182,10 @@ impl Chain {
                     self.take_place(look, at, name)?;
                     return Ok(());
                 }
+                if let Some(number) = self.cut_behind_its_copy(at, name, &facts) {
+                    self.replace(number);
+                    return Ok(());
+                }
                 // What is held open of a compressed file is the plain one, which may have grown before.
                 let len = match self.generations.get(at) {
                     Some(known) if name.gz => self.file_len(known),
@@ -286,6 +291,14 @@ impl Chain {
                 .then(|| self.generations.iter().rposition(is_twin))
                 .flatten()
         })
+    }
+
+    /// The generation at a place, if it is read from a copy that holds more than its file does by now: nobody who
+    /// reads the copy would see that the file was cut.
+    fn cut_behind_its_copy(&self, at: usize, name: &LogName, facts: &Facts) -> Option<u32> {
+        let known = self.generations.get(at).filter(|known| !known.gz && !name.gz)?;
+        let copied = known.spilled.as_deref().map(Spilled::end)?;
+        (facts.size < copied).then_some(known.number)
     }
 
     /// Files held open.
