@@ -293,12 +293,16 @@ impl Chain {
         })
     }
 
-    /// The generation at a place, if it is read from a copy that holds more than its file does by now: nobody who
-    /// reads the copy would see that the file was cut.
+    /// The generation at a place, if it is read from a copy of what its file does not hold any more: nobody who reads
+    /// the copy would see that the file was cut.
     fn cut_behind_its_copy(&self, at: usize, name: &LogName, facts: &Facts) -> Option<u32> {
         let known = self.generations.get(at).filter(|known| !known.gz && !name.gz)?;
         let copied = known.spilled.as_deref().map(Spilled::end)?;
-        (facts.size < copied).then_some(known.number)
+        let begins_otherwise = || {
+            let head = known.file.as_ref().and_then(|file| head_of(file, false).ok());
+            head.is_some_and(|head| !known.print.matches(&head))
+        };
+        (facts.size < copied || begins_otherwise()).then_some(known.number)
     }
 
     /// Files held open.
