@@ -156,6 +156,11 @@ impl Generation {
         self.print.len == 0 && self.start == 0 && self.end.is_none() && !self.replaced && !self.copy
     }
 
+    /// Whether a plain file still begins as this one did; `None` where it cannot be read.
+    pub(super) fn begins(&self, file: &File) -> Option<bool> {
+        head_of(file, false).ok().map(|head| self.print.matches(&head))
+    }
+
     /// Takes the fingerprint of a file that begins with `head`, and may have grown since it was taken last.
     pub(super) fn refresh(&mut self, head: &[u8]) {
         let same = self.print.len == 0 || self.print.matches(head);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::chain::Chain;
 use super::fingerprint::Fingerprint;
-use super::generation::{Generation, Handle, NO_DEVICE, head_of};
+use super::generation::{Generation, Handle, NO_DEVICE};
 use super::position::Position;
 use crate::discover::beneath::{Facts, OpenError};
 use crate::discover::names::LogName;
@@ -338,7 +338,7 @@ impl Chain {
                 None
             };
             let grew = len.is_some_and(|len| found.end.map_or(len, |end| len.min(end)) > end);
-            let is_it = |file: Handle<'_>| head_of(&file, false).is_ok_and(|head| found.print.matches(&head));
+            let is_it = |file: Handle<'_>| found.begins(&file) == Some(true);
             let grew = grew && self.handle(found).is_ok_and(is_it);
             if !is_named {
                 self.detach(at);

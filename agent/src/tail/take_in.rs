@@ -298,11 +298,8 @@ impl Chain {
     fn cut_behind_its_copy(&self, at: usize, name: &LogName, facts: &Facts) -> Option<u32> {
         let known = self.generations.get(at).filter(|known| !known.gz && !name.gz)?;
         let copied = known.spilled.as_deref().map(Spilled::end)?;
-        let begins_otherwise = || {
-            let head = known.file.as_ref().and_then(|file| head_of(file, false).ok());
-            head.is_some_and(|head| !known.print.matches(&head))
-        };
-        (facts.size < copied || begins_otherwise()).then_some(known.number)
+        let begins = || known.file.as_ref().and_then(|file| known.begins(file));
+        (facts.size < copied || begins() == Some(false)).then_some(known.number)
     }
 
     /// Files held open.
