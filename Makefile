@@ -50,9 +50,9 @@ check-generated: generate ## fail where a generated file is not what the types s
 ##@ Tests
 test: deps ## every suite in order, each with its time
 	.ci/suites --beside "tools images" fmt-check clippy deny check-generated test-unit fuzz test-loki test-api test-live
-test-unit: ## pure: everything that needs no cluster
+test-unit: deps ## pure: everything that needs no cluster
 	$(TEST)
-soak-kill: ## ten minutes each of an agent that is killed all the time, and of two whose Loki is away meanwhile
+soak-kill: deps ## ten minutes each of an agent that is killed all the time, and of two whose Loki is away meanwhile
 	SLUICE_KILL_SECONDS=600 $(TEST) --test spill_kill -- --nocapture
 fuzz: deps ## every reader of foreign bytes, fuzzed for some seconds each
 	$(LINTED) fuzz/run $(FUZZ_SECONDS)

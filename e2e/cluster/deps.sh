@@ -7,6 +7,7 @@ PACKAGES=(
   containerd runc containernetworking-plugins nftables iproute2 conntrack  # a node
   catatonit busybox-static nginx-light                                     # what the images are made of
   buildah                                                                  # Sluice's own images
+  strace                                                                   # to see what a test's process syncs
 )
 
 missing=()

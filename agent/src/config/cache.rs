@@ -14,6 +14,8 @@ use sluice_engine::document::{Document, sha256_hex};
 use sluice_engine::key::Key;
 use sluice_engine::pointer::Denial;
 
+use crate::checkpoint::folder;
+
 const FOLDER: &str = "config";
 const NAME: &str = "in-force";
 
@@ -58,7 +60,7 @@ impl Snapshot {
 /// Of the file system; the old file is untouched then.
 pub fn save(state_dir: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = state_dir.join(FOLDER);
-    fs::create_dir_all(&folder)?;
+    folder::make(&folder)?;
     let temporary = folder.join(format!("{NAME}.tmp"));
     let mut file = OpenOptions::new()
         .write(true)

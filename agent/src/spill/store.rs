@@ -4,13 +4,14 @@
 //! damaged later gives what comes before the damage. None is held open: there may be thousands, and descriptors are
 //! few.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::record::{self, FRAME, Frame, Head, MAGIC, PIECE, PIECE_HEAD, Range};
+use crate::checkpoint::folder;
 use crate::checkpoint::journal::is_shortage;
 
 const FOLDER: &str = "spill";
@@ -93,10 +94,7 @@ impl Store {
     /// # Errors
     /// When the disk takes nothing more.
     pub fn begin(&mut self, head: Head) -> io::Result<Writer> {
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        folder::make(&self.folder)?;
         let path = self.folder.join(format!("{:016}", self.next));
         let unfinished = path.with_extension(UNFINISHED);
         let file = OpenOptions::new()

@@ -16,6 +16,15 @@ pub struct Place {
     pub offset: u64,
 }
 
+/// What is known of a place whose content is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The oldest surviving bytes behind it.
+    pub next: Position,
+    /// Its file is there, and ends before it: somebody cut it, or the node lost power before all of it was on the disk.
+    pub cut: bool,
+}
+
 impl Chain {
     /// The file that was read to its end before a generation was begun: what is older than that is read as well.
     /// None where what was read before that one may go on behind it.
@@ -42,9 +51,9 @@ impl Chain {
         })
     }
 
-    /// Where a place is now; `Err` with the oldest surviving bytes behind it when its content is gone: those that
-    /// follow after the file `before` it, if that one is left.
-    pub fn find(&self, place: &Place, before: Fingerprint) -> Result<Position, Position> {
+    /// Where a place is now. Where its content is gone the next is what follows after the file `before` it, if that one
+    /// is left.
+    pub fn find(&self, place: &Place, before: Fingerprint) -> Result<Position, Gone> {
         let is_it = |found: &&Generation| {
             found.restart == place.restart
                 && !found.replaced
@@ -75,9 +84,11 @@ impl Chain {
             .map_or(0, |at| at + 1);
         let survives = |found: &&Generation| found.restart >= place.restart && !found.replaced;
         let survivor = self.generations.iter().skip(read).find(survives);
-        Err(cut
-            .or_else(|| survivor.map(Generation::beginning))
-            .unwrap_or_else(|| self.end_of_all()))
+        let next = cut.or_else(|| survivor.map(Generation::beginning));
+        Err(Gone {
+            next: next.unwrap_or_else(|| self.end_of_all()),
+            cut: cut.is_some(),
+        })
     }
 
     /// Where a place is now, if its content is there.

@@ -375,11 +375,11 @@ impl<S: Sink> Core<S> {
             let mut begins_at_end = false;
             if let Some(mark) = entry.as_ref().and_then(|entry| entry.watermark.as_ref()) {
                 let left = entry.as_ref().and_then(|entry| entry.left.as_deref());
-                if !restore(&mut cursor, container, mark, left, now) {
-                    tracing::warn!(container = %key, pipeline = %pipeline.name,
-                        "the file that was read last is gone: going on with the oldest that is left");
+                if let Err(cause) = restore(&mut cursor, container, mark, left, now) {
+                    tracing::warn!(container = %key, pipeline = %pipeline.name, ?cause,
+                        "the file that was read last is gone, or a part of it: going on with the oldest that is left");
                     *self.figures.resets.entry("position_lost").or_default() += 1;
-                    cursor.misses(&container.pod, GapCause::FilesDeleted);
+                    cursor.misses(&container.pod, cause);
                 }
             } else {
                 if self.journal.set_aside.is_some() && container.early && known.is_none() {
@@ -466,17 +466,17 @@ fn choose_again<S: Sink>(cursor: &mut Cursor, container: &Container, entry: &Ent
     }
 }
 
-/// Puts a cursor where the journal says; false when that content is gone.
+/// Puts a cursor where the journal says, or behind what is gone of that; says why it is.
 fn restore(
     cursor: &mut Cursor,
     container: &mut Container,
     mark: &Watermark,
     left: Option<&[Place]>,
     now: Instant,
-) -> bool {
+) -> Result<(), GapCause> {
     cursor.previous = mark.previous;
     let found = container.chain.find(&mark.place, mark.before);
-    cursor.position = found.unwrap_or_else(|survivor| survivor);
+    cursor.position = found.unwrap_or_else(|gone| gone.next);
     let output = cursor.output();
     let is_output = |head: &Head| head.outputs.contains(&output);
     container
@@ -490,5 +490,9 @@ fn restore(
         };
         cursor.joiner.resume(mark, resume, now);
     }
-    found.is_ok()
+    match found {
+        Ok(_) => Ok(()),
+        Err(gone) if gone.cut => Err(GapCause::FileRewritten),
+        Err(_) => Err(GapCause::FilesDeleted),
+    }
 }

@@ -148,6 +148,26 @@ fn a_file_cut_under_the_reader_is_a_gap_for_every_output() {
     }
 }
 
+/// The runtime does not sync what it writes.
+#[test]
+fn a_file_that_lost_its_end_in_a_power_cut_is_read_again_and_told() {
+    let first = "1".repeat(2_000);
+    let mut rig = Rig::new();
+    rig.write("0.log", line(1, &first) + &line(2, "2") + &line(3, "3"));
+    rig.run(2_000);
+    while_down(&mut rig, |rig| {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(rig.folder().join("0.log"));
+        // Of the second line not all is left.
+        let left = line(1, &first).len() + "2026-11-20T17".len();
+        file.unwrap().set_len(left as u64).unwrap();
+        rig.write("1.log", line(9, "9"));
+    });
+    assert_eq!(rig.lines(), [&first, "2", "3", &first, "2026-11-20T17", "9"]);
+    assert_eq!(gaps(&mut rig), [(GapCause::FileRewritten, at(3), at(1))]);
+}
+
 #[test]
 fn a_damaged_journal_is_a_gap_of_unknown_beginning_and_a_warning() {
     let mut rig = Rig::new();
