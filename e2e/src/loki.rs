@@ -3,7 +3,7 @@
 //! A read-back goes page by page, forward in time. A full page may end between entries of one timestamp, so that timestamp
 //! is left to the next page as a whole: no entry is lost or read twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +67,8 @@ impl Loki {
             .map_or(0, |number| number.parse().expect("a count is a number")))
     }
 
-    /// Waits until at least `count` entries are there; a test then reads them back and judges each.
+    /// Waits until at least `count` entries are there. An entry that was sent twice may be counted twice
+    /// (docs/adr/0023): for what is judged afterwards there is [`Loki::until_lines`].
     pub async fn until_count(&self, tenant: &str, selector: &str, count: u64, limit: Duration) {
         until(
             &format!("{count} entries of {selector} in tenant {tenant}"),
@@ -78,6 +79,24 @@ impl Loki {
             },
         )
         .await;
+    }
+
+    /// Every entry of a selector, as [`Loki::lines`] gives them, once at least `count` different ones are there.
+    pub async fn until_lines(&self, tenant: &str, selector: &str, count: u64, limit: Duration) -> Vec<Line> {
+        self.until_count(tenant, selector, count, limit).await;
+        until(
+            &format!("{count} lines of {selector} in tenant {tenant}"),
+            limit,
+            async || {
+                let lines = self.lines(tenant, selector).await;
+                let different: HashSet<_> = lines.iter().map(|line| (line.nanoseconds, &line.text)).collect();
+                match different.len() as u64 {
+                    found if found >= count => Ok(lines),
+                    found => Err(format!("{found} lines")),
+                }
+            },
+        )
+        .await
     }
 
     /// Timestamp of the newest entry of a selector in nanoseconds since 1970, 0 where there is none.

@@ -74,11 +74,10 @@ fn four_troubled_tenants_do_not_delay_a_fifth() {
             .chain([(&healthy, &namespace)])
         {
             let selector = selector(namespace);
-            scene
+            let lines = scene
                 .loki
-                .until_count(tenant, &selector, 2 * count, PATIENCE)
+                .until_lines(tenant, &selector, 2 * count, PATIENCE)
                 .await;
-            let lines = scene.loki.lines(tenant, &selector).await;
             for node in NODES {
                 assert_exact(&lines, node, count);
             }
@@ -132,8 +131,7 @@ fn a_container_that_its_tenant_cannot_follow_does_not_delay_the_others_of_it() {
             pod.until_done(&scene.cluster, PATIENCE).await;
         }
         let count = steady_count(10, SECONDS);
-        scene.loki.until_count(&tenant, &slow, 2 * count, PATIENCE).await;
-        let lines = scene.loki.lines(&tenant, &slow).await;
+        let lines = scene.loki.until_lines(&tenant, &slow, 2 * count, PATIENCE).await;
         for node in NODES {
             assert_exact(&lines, node, count);
         }

@@ -86,11 +86,10 @@ fn restarts_killed_agents_and_a_lost_api_server_lose_nothing() {
         let selector = format!("{{namespace=\"{namespace}\"}}");
         let steadily = steady_count(PER_SECOND, SECONDS);
         let all = 2 * (steadily + 1_000);
-        scene
+        let lines = scene
             .loki
-            .until_count(&tenant, &selector, all, Duration::from_mins(3))
+            .until_lines(&tenant, &selector, all, Duration::from_mins(3))
             .await;
-        let lines = scene.loki.lines(&tenant, &selector).await;
         show(&format!("read through the API: {} of {all} lines", lines.len()));
         for node in NODES {
             assert_exact(&lines, &format!("writer-{node}"), steadily);
@@ -155,8 +154,7 @@ fn without_host_paths_in_a_restricted_namespace() {
             pod.until_done(&scene.cluster, PATIENCE).await;
         }
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        scene.loki.until_count(&tenant, &selector, 10_000, PATIENCE).await;
-        let lines = scene.loki.lines(&tenant, &selector).await;
+        let lines = scene.loki.until_lines(&tenant, &selector, 10_000, PATIENCE).await;
         for node in NODES {
             assert_exact(&lines, &format!("burst-{node}"), 5_000);
         }

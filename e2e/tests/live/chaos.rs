@@ -1,9 +1,8 @@
 //! Everything at once, for two minutes or for `SLUICE_CHAOS_SECONDS`: agents killed every five seconds, files rotated,
 //! networks cut, Loki restarted, tenants slowed, pods coming and going; afterwards not a line is missing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -14,8 +13,8 @@ use sluice_e2e::objects::{list, until_condition};
 use sluice_e2e::proxy::{Manner, Proxy};
 use sluice_e2e::scene::{Scene, play};
 use sluice_e2e::sluice::{kill_agent, until_ready};
-use sluice_e2e::tally::{number, tally};
-use sluice_e2e::wait::{PATIENCE, until};
+use sluice_e2e::tally::tally;
+use sluice_e2e::wait::PATIENCE;
 use sluice_e2e::workload::{Pod, burst, steady_count, wide};
 
 use super::rotation::note_rotations;
@@ -29,8 +28,6 @@ const WIDE: usize = 400;
 const BRIEF: u64 = 200;
 /// How many of them there are at a time.
 const LIVING: usize = 3;
-/// The label that Loki gives the parts of a stream that it sharded.
-const SHARD: &str = "__stream_shard__";
 /// What the network is like for the tenant behind it, beat by beat.
 const WEATHER: [Manner; 7] = [
     Manner::Pass,
@@ -98,20 +95,8 @@ fn everything_at_once_loses_nothing() {
             let all = NODES.map(|node| (node, count)).into_iter();
             let all: Vec<_> = all.chain(own.map(|name| (name.as_str(), BRIEF))).collect();
             let selector = format!("{{namespace=\"{namespace}\"}}");
-            for (writer, count) in &all {
-                let own = format!("{selector} |= \"{writer} n=\"");
-                scene.loki.until_count(tenant, &own, *count, PATIENCE).await;
-            }
-            // A line that is there twice must not stand for one that is not there yet.
-            let lines = until("every line", PATIENCE, async || {
-                let lines = scene.loki.lines(tenant, &selector).await;
-                let missing = |(writer, count): &(&str, u64)| tally(&lines, writer, *count).missing.len();
-                match all.iter().map(missing).sum::<usize>() {
-                    0 => Ok(lines),
-                    missing => Err(format!("{missing} lines of {tenant} are missing")),
-                }
-            })
-            .await;
+            let total = all.iter().map(|(_, count)| count).sum();
+            let lines = scene.loki.until_lines(tenant, &selector, total, PATIENCE).await;
             judge(tenant, &lines, &all);
         }
         // the kubelet looks every three seconds, and a busy machine's writers are slower
@@ -123,46 +108,30 @@ fn everything_at_once_loses_nothing() {
     });
 }
 
-/// Shows what became of a tenant's lines: none is lost, and those that are there twice are in different shards of a stream
-/// that Loki sharded, where it cannot see that they are the same.
+/// Shows what became of a tenant's lines: none is lost, and those that are there twice are in different shards.
 fn judge(tenant: &str, lines: &[Line], writers: &[(&str, u64)]) {
-    let (mut sums, mut apart) = ([0; 4], 0);
+    let mut sums = [0; 5];
     for (writer, count) in writers {
         let found = tally(lines, writer, *count);
         let parts = [
             found.missing.len(),
             found.double.len(),
+            found.apart,
             found.disorder.len(),
             found.strange.len(),
         ];
         for (sum, part) in sums.iter_mut().zip(parts) {
             *sum += part;
         }
-        apart += in_different_shards(lines, writer, &found.double);
-        if parts != [0; 4] {
+        if parts != [0; 5] {
             show(&format!("{writer}: {found}"));
         }
     }
-    let [lost, twice, disorder, strange] = sums;
+    let [lost, twice, apart, disorder, strange] = sums;
     show(&format!(
         "{tenant}: lost {lost}, twice {twice} (of them {apart} in another shard of Loki), out of order {disorder}"
     ));
     assert_eq!((lost, strange, twice - apart), (0, 0, 0), "{tenant}");
-}
-
-/// How many of a writer's lines that are there more than once have a shard of their own for each copy.
-fn in_different_shards(lines: &[Line], writer: &str, double: &[u64]) -> usize {
-    let mut shards: BTreeMap<u64, Vec<&str>> = double.iter().map(|number| (*number, Vec::new())).collect();
-    for line in lines
-        .iter()
-        .filter(|line| line.text.split(' ').next() == Some(writer))
-    {
-        if let Some(of_line) = number(&line.text).and_then(|number| shards.get_mut(&number)) {
-            of_line.push(line.label(SHARD));
-        }
-    }
-    let differ = |shards: &&Vec<&str>| shards.iter().collect::<BTreeSet<_>>().len() == shards.len();
-    shards.values().filter(differ).count()
 }
 
 /// Troubles for so long; the names of the pods that came and went meanwhile, and the rotations in this namespace.
@@ -243,15 +212,4 @@ async fn chaos(
 async fn link(cluster: &Cluster, state: &str) {
     let name = format!("sl-{}-node2", cluster.variable("CLUSTER"));
     cluster.run("ip", &["link", "set", &name, state]).await;
-}
-
-#[test]
-fn copies_in_one_shard_are_told_from_those_in_two() {
-    let line = |number: u64, shard: &str| Line {
-        labels: Arc::new(BTreeMap::from([(SHARD.to_owned(), shard.to_owned())])),
-        nanoseconds: 0,
-        text: format!("w n={number} x"),
-    };
-    let lines = [line(1, "0"), line(1, "1"), line(2, "0"), line(2, "0")];
-    assert_eq!(in_different_shards(&lines, "w", &[1, 2]), 1);
 }

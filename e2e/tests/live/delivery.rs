@@ -74,10 +74,10 @@ fn lines_of_every_shape_arrive_as_they_were_written() {
             .start(&scene.cluster)
             .await;
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        scene.loki.until_count(&tenant, &selector, 8, PATIENCE).await;
+        let lines = scene.loki.until_lines(&tenant, &selector, 8, PATIENCE).await;
 
         let mut found: Vec<(String, String)> = Vec::new();
-        for line in scene.loki.lines(&tenant, &selector).await {
+        for line in lines {
             // One replacement character or one for each bad byte: both say the same.
             let text = line.text.replace("\u{fffd}\u{fffd}", "\u{fffd}");
             found.push((line.label("stream").to_owned(), text));
@@ -119,8 +119,8 @@ fn a_container_that_restarts_loses_nothing() {
         pod.start(&scene.cluster).await;
         pod.until_done(&scene.cluster, PATIENCE).await;
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        scene.loki.until_count(&tenant, &selector, 1500, PATIENCE).await;
-        assert_exact(&scene.loki.lines(&tenant, &selector).await, "again", 1500);
+        let lines = scene.loki.until_lines(&tenant, &selector, 1500, PATIENCE).await;
+        assert_exact(&lines, "again", 1500);
     });
 }
 
@@ -162,8 +162,8 @@ fn one_pipeline_serves_two_tenants() {
             .await;
         for tenant in &tenants {
             let selector = format!("{{namespace=\"{namespace}\"}}");
-            scene.loki.until_count(tenant, &selector, 10_000, PATIENCE).await;
-            assert_exact(&scene.loki.lines(tenant, &selector).await, "writer", 10_000);
+            let lines = scene.loki.until_lines(tenant, &selector, 10_000, PATIENCE).await;
+            assert_exact(&lines, "writer", 10_000);
         }
     });
 }

@@ -49,8 +49,7 @@ fn basic_authentication_over_tls_chooses_the_tenant() {
         }
         for (namespace, user) in &teams {
             let selector = format!("{{namespace=\"{namespace}\"}}");
-            scene.loki.until_count(user, &selector, 2 * LINES, PATIENCE).await;
-            let lines = scene.loki.lines(user, &selector).await;
+            let lines = scene.loki.until_lines(user, &selector, 2 * LINES, PATIENCE).await;
             for node in NODES {
                 assert_exact(&lines, &format!("writer-{node}"), LINES);
             }
@@ -131,11 +130,10 @@ async fn arrives(scene: &Scene, spec: serde_json::Value, tenant: &str) {
             .start(&scene.cluster)
             .await;
     }
-    scene
+    let lines = scene
         .loki
-        .until_count(tenant, &selector, 2 * LINES, PATIENCE)
+        .until_lines(tenant, &selector, 2 * LINES, PATIENCE)
         .await;
-    let lines = scene.loki.lines(tenant, &selector).await;
     for node in NODES {
         assert_exact(&lines, node, LINES);
     }

@@ -38,8 +38,8 @@ fn hostile_files_cost_neither_other_files_nor_the_agent() {
         pod.until_done(&scene.cluster, PATIENCE).await;
         let count = steady_count(500, 20);
         let selector = format!("{{namespace=\"{namespace}\", container=\"main\"}}");
-        scene.loki.until_count(&tenant, &selector, count, PATIENCE).await;
-        assert_exact(&scene.loki.lines(&tenant, &selector).await, "writer", count);
+        let lines = scene.loki.until_lines(&tenant, &selector, count, PATIENCE).await;
+        assert_exact(&lines, "writer", count);
 
         let fine = format!("{{namespace=\"{namespace}\", container=\"torn\"}} |= \"after the torn ones\"");
         scene.loki.until_count(&tenant, &fine, 1, PATIENCE).await;

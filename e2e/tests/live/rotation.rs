@@ -52,11 +52,11 @@ fn a_fast_writer_loses_nothing_over_five_rotations() {
             rotations.len()
         ));
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        scene
+        let lines = scene
             .loki
-            .until_count(&tenant, &selector, count + 1, PATIENCE)
+            .until_lines(&tenant, &selector, count + 1, PATIENCE)
             .await;
-        assert_exact(&scene.loki.lines(&tenant, &selector).await, "fast", count);
+        assert_exact(&lines, "fast", count);
         assert!(
             rotations.len() >= 5,
             "the kubelet rotated {} times only: the test proves less than it says",

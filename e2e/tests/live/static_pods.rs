@@ -25,8 +25,7 @@ fn a_static_pod_is_followed() {
         let file = Removed(file);
 
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        scene.loki.until_count(&tenant, &selector, 1000, PATIENCE).await;
-        let lines = scene.loki.lines(&tenant, &selector).await;
+        let lines = scene.loki.until_lines(&tenant, &selector, 1000, PATIENCE).await;
         assert_exact(&lines, "writer", 1000);
         assert!(
             lines

@@ -56,11 +56,11 @@ fn each_trouble_has_its_reason_and_harms_no_other() {
         writer.until_done(&scene.cluster, PATIENCE).await;
         let selector = format!("{{namespace=\"{namespace}\"}}");
         let count = steady_count(100, 60);
-        scene
+        let lines = scene
             .loki
-            .until_count(&good, &selector, count, Duration::from_secs(20))
+            .until_lines(&good, &selector, count, Duration::from_secs(20))
             .await;
-        assert_exact(&scene.loki.lines(&good, &selector).await, "writer", count);
+        assert_exact(&lines, "writer", count);
         let stolen = scene.loki.count(&closed, &selector).await.unwrap();
         assert_eq!(stolen, 0, "a tenant that does not consent gets nothing");
     });

@@ -126,8 +126,8 @@ fn kustomize_installs_the_same() {
             .start(&scene.cluster)
             .await;
         let selector = format!("{{namespace=\"{namespace}\"}}");
-        scene.loki.until_count(&tenant, &selector, 1000, PATIENCE).await;
-        assert_exact(&scene.loki.lines(&tenant, &selector).await, "writer", 1000);
+        let lines = scene.loki.until_lines(&tenant, &selector, 1000, PATIENCE).await;
+        assert_exact(&lines, "writer", 1000);
 
         let delete = ["delete", "--ignore-not-found", "--wait=false", "--filename", "-"];
         scene.cluster.run_with("kubectl", &delete, &manifests).await;

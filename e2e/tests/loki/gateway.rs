@@ -185,10 +185,8 @@ async fn fifty_agents_settle_behind_a_slow_gateway() {
     let all: u64 = written.iter().map(|(_, lines)| lines).sum();
     let reader = server.reader();
     let selector = "{container=\"c\"}";
-    reader
-        .until_count("agent", selector, all, Duration::from_mins(2))
-        .await;
-    let fate = Fate::of(&written, &reader.lines("agent", selector).await);
+    let lines = reader.until_lines("agent", selector, all, Duration::from_mins(2));
+    let fate = Fate::of(&written, &lines.await);
     show(&format!(
         "{AGENTS} agents behind a gateway of {} ms a request: {} answers after {} s take {} ms, p95 {} ms; of {all} lines {} lost, {} twice",
         cost.as_millis(),

@@ -107,7 +107,7 @@ async fn all(server: &Server, tenant: &str, written: &[(String, u64)], patience:
 }
 
 /// Gives the same lines to both, and kills the agent once.
-async fn compare(name: &str, sharding: &str) {
+async fn compare(name: &str, sharding: &str, is_sharded: bool) {
     let _beside = MACHINE.read().await;
     let server = Server::start(name, &format!("{RATE}\nshard_streams: {{{sharding}}}")).await;
     let folder = folder(&format!("{name}-agent"));
@@ -145,21 +145,25 @@ async fn compare(name: &str, sharding: &str) {
         "the control lost nothing: the test shows nothing"
     );
     assert_eq!((ours.lost, ours.doubled, ours.reordered), (0, 0, 0));
+    for fate in [control, ours] {
+        assert_eq!(fate.shards > 0, is_sharded, "the test is not what it says");
+        assert!(is_sharded || fate.apart == 0);
+    }
 }
 
 #[tokio::test]
 async fn sharded_streams_as_loki_ships_them() {
-    compare("default", "enabled: true").await;
+    compare("default", "enabled: true", false).await;
 }
 
 #[tokio::test]
 async fn sharded_streams_of_five_kilobytes() {
-    compare("sharded", "enabled: true, desired_rate: 5KB").await;
+    compare("sharded", "enabled: true, desired_rate: 5KB", true).await;
 }
 
 #[tokio::test]
 async fn streams_that_are_not_sharded() {
-    compare("unsharded", "enabled: false").await;
+    compare("unsharded", "enabled: false", false).await;
 }
 
 #[tokio::test]

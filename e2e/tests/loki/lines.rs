@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sluice_e2e::loki::Line;
-use sluice_e2e::tally::number;
+use sluice_e2e::tally::{SHARD, tally};
 
 /// One container, whose lines are numbered.
 pub(crate) struct Writer {
@@ -52,33 +53,32 @@ impl Writer {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fate {
     pub(crate) written: u64,
-    pub(crate) lost: u64,
-    pub(crate) doubled: u64,
-    pub(crate) reordered: u64,
+    pub(crate) lost: usize,
+    /// There twice, though Loki could have seen it.
+    pub(crate) doubled: usize,
+    /// There twice, in different shards of a stream.
+    pub(crate) apart: usize,
+    pub(crate) reordered: usize,
+    /// Streams that are parts of one that Loki sharded.
+    pub(crate) shards: usize,
 }
 
 impl Fate {
     /// Judges what Loki returned of writers.
     pub(crate) fn of(writers: &[(String, u64)], lines: &[Line]) -> Self {
-        let mut fate = Self::default();
+        let streams: BTreeSet<_> = lines.iter().map(|line| &line.labels).collect();
+        let is_shard = |labels: &&&Arc<BTreeMap<_, _>>| labels.contains_key(SHARD);
+        let mut fate = Self {
+            shards: streams.iter().filter(is_shard).count(),
+            ..Self::default()
+        };
         for (name, written) in writers {
-            let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-            let mut last: BTreeMap<&BTreeMap<String, String>, u64> = BTreeMap::new();
-            for line in lines
-                .iter()
-                .filter(|line| line.text.split(' ').next() == Some(name))
-            {
-                let number = number(&line.text).unwrap();
-                *seen.entry(number).or_default() += 1;
-                let before = last.insert(&line.labels, number);
-                fate.reordered += u64::from(before.is_some_and(|before| before > number));
-            }
-            let known: BTreeSet<u64> = (1..=*written)
-                .filter(|number| seen.contains_key(number))
-                .collect();
+            let found = tally(lines, name, *written);
             fate.written += written;
-            fate.lost += written - known.len() as u64;
-            fate.doubled += seen.values().map(|times| times - 1).sum::<u64>();
+            fate.lost += found.missing.len();
+            fate.doubled += found.double.len() - found.apart;
+            fate.apart += found.apart;
+            fate.reordered += found.disorder.len();
         }
         fate
     }

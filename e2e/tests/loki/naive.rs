@@ -15,7 +15,7 @@ pub(crate) struct Told {
     /// Lines of requests that were answered 204.
     pub(crate) acknowledged: u64,
     /// Lines that it dropped after a 400.
-    pub(crate) dropped: u64,
+    pub(crate) dropped: usize,
 }
 
 /// A stream's label and its lines with their times in milliseconds.
@@ -58,7 +58,7 @@ pub(crate) async fn send(http: &reqwest::Client, url: &str, tenant: &str, batch:
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
             _ => {
-                told.dropped += lines as u64;
+                told.dropped += lines;
                 return;
             }
         }
