@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -146,6 +147,8 @@ struct World {
     core: Option<Core<Real>>,
     now: Instant,
     under_way: Vec<Batch>,
+    /// The journal as it was when the last request went, unless something was answered since.
+    noted: Option<Vec<u8>>,
     loki: Loki,
     clocks: [i64; 3],
     written: u64,
@@ -162,6 +165,7 @@ impl World {
             core: None,
             now: Instant::now(),
             under_way: Vec::new(),
+            noted: None,
             loki: Loki::default(),
             clocks: [BEGIN, BEGIN, BEGIN - 3 * WINDOW],
             written: 0,
@@ -220,18 +224,25 @@ impl World {
 
     fn turn(&mut self) {
         let sent = RefCell::new(Vec::new());
-        let now = self.now;
-        self.core
-            .as_mut()
-            .unwrap()
-            .turn(now, &|batch| sent.borrow_mut().push(batch));
+        let noted = RefCell::new(None);
+        let (now, journal) = (self.now, self.journal());
+        self.core.as_mut().unwrap().turn(now, &|batch| {
+            sent.borrow_mut().push(batch);
+            noted.replace(Some(fs::read(&journal).unwrap()));
+        });
         self.under_way.extend(sent.into_inner());
+        self.noted = noted.into_inner();
         self.now += Duration::from_millis(100);
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.dir.path().join("state/journal")
     }
 
     /// Loki takes a request, and the agent hears of it.
     fn answer(&mut self, index: usize) {
         if index < self.under_way.len() {
+            self.noted = None;
             let batch = self.under_way.remove(index);
             self.loki.push(&batch.body);
             let outcome = Outcome {
@@ -249,12 +260,17 @@ impl World {
         }
     }
 
-    /// Kills the agent; of what was under way Loki has got what the bits say.
+    /// Kills the agent, at the end of its last turn or when its last request went: what a request depends on is on disk
+    /// by then. Of what was under way Loki has got what the bits say.
     fn crash(&mut self, got: u8) {
         for (index, batch) in std::mem::take(&mut self.under_way).into_iter().enumerate() {
             if got >> (index % 8) & 1 == 1 {
                 self.loki.push(&batch.body);
             }
+        }
+        if let Some(noted) = self.noted.take().filter(|_| got % 2 == 1) {
+            self.core = None;
+            fs::write(self.journal(), noted).unwrap();
         }
         self.start();
     }

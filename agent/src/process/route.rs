@@ -66,15 +66,19 @@ pub fn width(window_seconds: i64) -> u32 {
 /// Labels with `part` and `late` added, where they are not the plain stream's.
 pub fn labels(plain: &str, turn: u32, late: Option<i64>) -> String {
     let mut out = plain.strip_suffix('}').unwrap_or(plain).to_owned();
+    // Quotes in values are escaped, so none can look like a name.
+    let is_taken =
+        |name: &str| [format!("{{{name}=\""), format!(", {name}=\"")].map(|name| plain.contains(&name));
     let mut add = |name: &str, value: &str| {
         if out.len() > 1 {
             out.push_str(", ");
         }
+        let mut name = name.to_owned();
         // A label of that name may be the user's own.
-        if plain.contains(&format!("{name}=\"")) {
-            out.push_str("sluice_");
+        while is_taken(&name).contains(&true) {
+            name.insert_str(0, "sluice_");
         }
-        out.push_str(name);
+        out.push_str(&name);
         out.push_str("=\"");
         out.push_str(value);
         out.push('"');
@@ -170,6 +174,14 @@ mod tests {
         assert_eq!(
             labels(r#"{part="x"}"#, 1, Some(-1)),
             r#"{part="x", late="1969-12-31T23:59:59Z", sluice_part="1"}"#
+        );
+        assert_eq!(
+            labels(r#"{depart="x", part="a, part=\"b", sluice_part="c"}"#, 1, None),
+            r#"{depart="x", part="a, part=\"b", sluice_part="c", sluice_sluice_part="1"}"#
+        );
+        assert_eq!(
+            labels(r#"{apart="x", b=", part=\""}"#, 1, None),
+            r#"{apart="x", b=", part=\"", part="1"}"#
         );
         assert_eq!(route.hour(-1), -3600);
     }

@@ -1,5 +1,5 @@
-//! What the agent relies on is synced before it goes on, as its calls show: a power cut takes nothing that a position,
-//! a copy or a request depends on. A killed process cannot show that, since the kernel keeps what it wrote.
+//! What the agent relies on is synced before it goes on, as its calls show: a power cut takes no position and no copy
+//! that anything depends on. A killed process cannot show that, since the kernel keeps what it wrote.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -110,13 +110,14 @@ async fn positions_and_copies_are_on_the_disk_before_anything_depends_on_them() 
     until("a copy", || copy.exists()).await;
     away.store(false, Ordering::Relaxed);
     until("the first lines", || loki.lines().len() >= 2_000).await;
+    until("the copy's end", || !copy.exists()).await;
     write(2, 0..1_000);
     until("the next lines", || loki.lines().len() >= 3_000).await;
-    until("the copy's end", || !copy.exists()).await;
     agent.kill().unwrap();
     agent.wait().unwrap();
     let findings = Findings::of(&read(&trace, &agent), &state);
     judge(&findings);
+    assert!(findings.requests > 1);
     for (call, name) in [
         ("rename", "journal"),
         ("write", "journal"),

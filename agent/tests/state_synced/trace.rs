@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 const CALLS: &str = "write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,\
     unlink,unlinkat,sendto,sendmsg";
 
+/// So many microseconds pass before a journal is synced: who does not wait for it is ahead of it.
+const DELAY: &str = "inject=fdatasync:delay_enter=100000";
+
 /// Runs a command with its calls written to a file. The child is the command itself, so what ends it ends both.
 pub(super) fn traced(trace: &Path, program: &Path) -> Command {
     let mut command = Command::new("strace");
     command
         .args(["-D", "-f", "--seccomp-bpf", "-y", "-s", "0", "-e"])
         .arg(format!("trace={CALLS}"))
+        .args(["-e", DELAY])
         .arg("-o")
         .arg(trace)
         .arg(program);
@@ -112,6 +116,10 @@ pub(super) struct Findings {
     folders: HashMap<String, PathBuf>,
     /// The same of files that have to be synced at once.
     urgent: HashMap<String, PathBuf>,
+    /// What was synced last of a journal is newer than all that was sent.
+    noted: bool,
+    /// Writes to sockets.
+    pub(super) requests: usize,
 }
 
 impl Findings {
@@ -134,6 +142,11 @@ impl Findings {
         let file = call.file().filter(is_ours);
         let paths: Vec<PathBuf> = call.paths().into_iter().filter(is_ours).collect();
         let is_sync = matches!(call.name, "fsync" | "fdatasync");
+        let is_socket = |file: PathBuf| file.to_string_lossy().starts_with("socket:");
+        if call.file().is_some_and(is_socket) {
+            self.requests += 1;
+            self.noted = false;
+        }
         if let Some(folder) = self.folders.remove(call.thread)
             && !(is_sync && file.as_ref() == Some(&folder))
         {
@@ -153,12 +166,13 @@ impl Findings {
         match (call.name, file, paths.as_slice()) {
             ("write" | "writev" | "pwrite64", Some(file), _) => {
                 // A copy is written in pieces between other work; nobody knows of it before it has its name.
-                if !file.parent().is_some_and(|folder| folder.ends_with("spill")) {
+                if !is_in_spill(&file) {
                     self.urgent.insert(call.thread.to_owned(), file.clone());
                 }
                 self.files.insert(file);
             }
             ("fsync" | "fdatasync", Some(file), _) => {
+                self.noted |= file.ends_with("journal");
                 self.files.remove(&file);
                 self.urgent.remove(call.thread);
             }
@@ -169,6 +183,9 @@ impl Findings {
                 self.name(call, to);
             }
             ("mkdir" | "mkdirat", _, [made]) => self.name(call, made),
+            ("unlink" | "unlinkat", _, [gone]) if is_copy(gone) && !self.noted => {
+                self.fault(call, gone, "is needed until the position behind it is on disk,");
+            }
             _ => {}
         }
     }
@@ -183,4 +200,12 @@ impl Findings {
         self.faults
             .push(format!("{} {what} before {}", path.display(), call.arguments));
     }
+}
+
+fn is_in_spill(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| folder.ends_with("spill"))
+}
+
+fn is_copy(path: &Path) -> bool {
+    is_in_spill(path) && path.extension().is_none()
 }
