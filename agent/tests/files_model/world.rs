@@ -132,6 +132,8 @@ pub(super) struct World {
     was_cut: bool,
     files: u32,
     epochs: Vec<usize>,
+    /// How much was acknowledged when positions behind all that was written were saved.
+    settled: Vec<usize>,
     up: bool,
     granted: bool,
     tip_exists: bool,
@@ -162,6 +164,7 @@ impl World {
             was_cut: false,
             files: 1,
             epochs: Vec::new(),
+            settled: Vec::new(),
             up: true,
             granted: true,
             tip_exists: false,
@@ -240,12 +243,25 @@ impl World {
         }
     }
 
+    /// If all that was written is acknowledged, positions are behind it now: no later process may send it again.
+    fn settle(&mut self) {
+        let all = |tenant| {
+            let delivered = self.delivered(tenant);
+            let mut lines = self.lines.iter().enumerate();
+            lines.all(|(at, line)| (0..line.pieces).all(|piece| delivered.contains(&(at, piece))))
+        };
+        if self.granted && (0..self.tenants.len()).all(all) {
+            self.settled.push(self.rig.acked.len());
+        }
+    }
+
     fn die(&mut self, save: bool, torn: bool) {
         if !self.up {
             return;
         }
         if save {
             self.rig.core().save();
+            self.settle();
         }
         self.rig.core = None;
         self.up = false;
@@ -315,6 +331,7 @@ impl World {
                 if !self.granted {
                     // Nobody is left to have copies for.
                     self.vanished.withdraw();
+                    self.settled.clear();
                     self.forget();
                 }
                 self.rig.turn();
@@ -606,6 +623,7 @@ impl World {
                 prop_assert!(line.excused.contains(&tenant) || whole, "lost: {} {:?}", at, line);
             }
         }
+        self.check_settled()?;
         let figures = self.rig.core().figures();
         for tenant in 0..self.tenants.len() {
             let delivered = self.delivered(tenant);
@@ -625,6 +643,27 @@ impl World {
         }
         if self.vanished.unseen.is_empty() {
             prop_assert!(!figures.resets.contains_key("file_vanished"));
+        }
+        Ok(())
+    }
+
+    /// What one process had saved no later one sends again, unless it was read out of its turn or what it was read from is
+    /// gone.
+    fn check_settled(&self) -> Result<(), TestCaseError> {
+        let is_late = self.lines.iter().any(|line| line.late);
+        if is_late || !self.vanished.all.is_empty() || self.set_back {
+            return Ok(());
+        }
+        for at in &self.settled {
+            let (before, after) = self.rig.acked.split_at(*at);
+            let of = |sent: &Sent| -> Vec<_> {
+                let tenant = |piece| (sent.tenant.clone(), piece);
+                pieces(&sent.line).into_iter().map(tenant).collect()
+            };
+            let settled: BTreeSet<_> = before.iter().flat_map(of).collect();
+            let again = after.iter().flat_map(of).find(|piece| settled.contains(piece));
+            let is_split = |(_, (line, _)): &(Key, (usize, u32))| self.lines[*line].split;
+            prop_assert!(again.as_ref().is_none_or(is_split), "sent again: {:?}", again);
         }
         Ok(())
     }
