@@ -118,13 +118,16 @@ pub async fn agents_untouched(cluster: &Cluster) -> Value {
 }
 
 /// Kills a node's agent with SIGKILL, then deletes its pod, so that its successor need not sit out the crash loop's pause.
-pub async fn kill_agent(cluster: &Cluster, node: &str) {
+/// False where none ran.
+pub async fn kill_agent(cluster: &Cluster, node: &str) -> bool {
     let victims = agents(cluster).await;
-    cluster.on_node(node, &["pkill", "-KILL", "-x", AGENT]).await;
+    let script = "pkill -KILL -x \"$0\" && echo killed";
+    let killed = cluster.on_node(node, &["sh", "-c", script, AGENT]).await;
     for pod in victims.iter().filter(|pod| pod["spec"]["nodeName"] == node) {
         let name = pod["metadata"]["name"].as_str().expect("a pod has a name");
         crate::objects::delete(cluster, &Reference::new("v1", "Pod", Some(NAMESPACE), name)).await;
     }
+    killed.trim() == "killed"
 }
 
 /// The name in the operator's Lease.

@@ -114,6 +114,17 @@ pub fn wide(writer: &str, per_second: u64, seconds: u64, bytes: usize) -> String
     format!("x={}; {script}", "x".repeat(bytes))
 }
 
+/// As many lines as [`steady`] writes, longer by so many digits, of which hardly any come again: compressed they are still
+/// long.
+pub fn noise(writer: &str, per_second: u64, seconds: u64, digits: usize) -> String {
+    let (tenth, ticks) = (per_second.div_ceil(10), seconds * 10);
+    format!(
+        "awk 'BEGIN {{srand(); for (t = 0; t < {ticks}; t++) {{for (i = 1; i <= {tenth}; i++) {{x = \"\"; \
+           while (length(x) < {digits}) x = x substr(sprintf(\"%.15f\", rand()), 3); \
+           print \"{writer} n=\" t * {tenth} + i \" \" x}} fflush(); system(\"usleep 90000\")}}}}'"
+    )
+}
+
 /// How many lines [`steady`] writes.
 pub fn steady_count(per_second: u64, seconds: u64) -> u64 {
     per_second.div_ceil(10) * seconds * 10

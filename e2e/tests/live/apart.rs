@@ -12,21 +12,52 @@ use sluice_e2e::figures::show;
 use sluice_e2e::objects::until_condition;
 use sluice_e2e::proxy::{Manner, Proxy};
 use sluice_e2e::scene::{Scene, play};
-use sluice_e2e::tally::assert_exact;
+use sluice_e2e::tally::{assert_complete, assert_exact};
 use sluice_e2e::wait::PATIENCE;
-use sluice_e2e::workload::{Pod, steady, steady_count, wide};
+use sluice_e2e::workload::{Pod, noise, steady, steady_count, wide};
 
 const SECONDS: u64 = 60;
 const PER_SECOND: u64 = 200;
-/// Lines of the troubled tenants are longer, so that what waits for them is more than an agent may hold.
+/// Lines of the troubled tenants are longer and cannot be compressed, so that what waits for them is more than an agent may
+/// hold.
 const WIDE: usize = 2000;
 const MOST_LAG: Duration = Duration::from_secs(2);
 const MOST_MEMORY: u64 = 64 << 10;
 
+/// A tenant, and what its network is going to be like.
+struct Troubled {
+    proxy: Proxy,
+    manner: Manner,
+    tenant: String,
+    namespace: String,
+    pods: [Pod; 2],
+}
+
+impl Troubled {
+    async fn new(scene: &Scene, role: &str, manner: Manner) -> Self {
+        let proxy = Proxy::start(scene.cluster.variable("SLUICE_HOST_IP"), server(&scene.cluster)).await;
+        let url = format!("http://{}", proxy.address);
+        // what hangs when the trouble ends is sent again after this time
+        let spec = json!({"url": url, "delivery": {"requestTimeout": "10s"}});
+        let tenant = scene.tenant_with(role, spec).await;
+        let namespace = scene.namespace(role, json!({})).await;
+        scene.reader(&namespace).await;
+        let pipeline = scene.pipeline(&namespace, "app", &tenant, json!({})).await;
+        until_condition(&scene.cluster, &pipeline, "Ready", "True", None, PATIENCE).await;
+        let pods = NODES.map(|node| Pod::new(&namespace, node, node, noise(node, PER_SECOND, SECONDS, WIDE)));
+        Self {
+            proxy,
+            manner,
+            tenant,
+            namespace,
+            pods,
+        }
+    }
+}
+
 #[test]
 fn four_troubled_tenants_do_not_delay_a_fifth() {
     play("apart", async |scene: &Scene| {
-        let loki = server(&scene.cluster);
         let (namespace, healthy) = scene.ready_team("healthy").await;
         let writers = NODES.map(|node| Pod::new(&namespace, node, node, steady(node, PER_SECOND, SECONDS)));
         let mut troubled = Vec::new();
@@ -36,41 +67,49 @@ fn four_troubled_tenants_do_not_delay_a_fifth() {
             ("throttles", Manner::Answer(429)),
             ("refuses", Manner::Answer(401)),
         ] {
-            let proxy = Proxy::start(scene.cluster.variable("SLUICE_HOST_IP"), loki).await;
-            let url = format!("http://{}", proxy.address);
-            // what hangs when the trouble ends is sent again after this time
-            let spec = json!({"url": url, "delivery": {"requestTimeout": "10s"}});
-            let tenant = scene.tenant_with(role, spec).await;
-            let namespace = scene.namespace(role, json!({})).await;
-            scene.reader(&namespace).await;
-            let pipeline = scene.pipeline(&namespace, "app", &tenant, json!({})).await;
-            until_condition(&scene.cluster, &pipeline, "Ready", "True", None, PATIENCE).await;
-            let pods =
-                NODES.map(|node| Pod::new(&namespace, node, node, wide(node, PER_SECOND, SECONDS, WIDE)));
-            proxy.behave(manner);
-            troubled.push((proxy, tenant, namespace, pods));
+            troubled.push(Troubled::new(scene, role, manner).await);
         }
-        for pod in troubled.iter().flat_map(|(.., pods)| pods).chain(&writers) {
+        let pods = || troubled.iter().flat_map(|one| &one.pods).chain(&writers);
+        for pod in pods() {
             pod.start(&scene.cluster).await;
         }
-        for pod in &writers {
+        for pod in pods() {
             pod.until_running(&scene.cluster).await;
         }
         let selector = |namespace: &str| format!("{{namespace=\"{namespace}\"}}");
+        // In the midst of it.
+        for Troubled {
+            tenant, namespace, ..
+        } in &troubled
+        {
+            scene
+                .loki
+                .until_count(tenant, &selector(namespace), 1, PATIENCE)
+                .await;
+        }
+        for Troubled { proxy, manner, .. } in &troubled {
+            proxy.behave(*manner);
+        }
         let (lag, memory) = watch(scene, &healthy, &selector(&namespace)).await;
+        let mut waits = Vec::new();
+        for Troubled {
+            tenant, namespace, ..
+        } in &troubled
+        {
+            waits.push(behind(scene, tenant, &selector(namespace)).await);
+        }
         show(&format!(
-            "beside four troubled tenants: greatest lag {:.2} s, most memory of an agent {} KiB",
+            "beside four troubled tenants that are {waits:.0?} late: greatest lag {:.2} s, most memory of an agent {memory} KiB",
             lag.as_secs_f64(),
-            memory
         ));
 
-        for (proxy, ..) in &troubled {
+        for Troubled { proxy, .. } in &troubled {
             proxy.behave(Manner::Pass);
         }
         let count = steady_count(PER_SECOND, SECONDS);
         for (tenant, namespace) in troubled
             .iter()
-            .map(|(_, tenant, namespace, _)| (tenant, namespace))
+            .map(|one| (&one.tenant, &one.namespace))
             .chain([(&healthy, &namespace)])
         {
             let selector = selector(namespace);
@@ -79,9 +118,13 @@ fn four_troubled_tenants_do_not_delay_a_fifth() {
                 .until_lines(tenant, &selector, 2 * count, PATIENCE)
                 .await;
             for node in NODES {
-                assert_exact(&lines, node, count);
+                assert_complete(&lines, node, count);
             }
         }
+        assert!(
+            waits.iter().all(|wait| *wait > 3 * MOST_LAG),
+            "a tenant had no trouble: {waits:?}"
+        );
         assert!(lag < MOST_LAG, "a healthy tenant's lines are {lag:?} late");
         assert!(memory < MOST_MEMORY, "an agent takes {memory} KiB");
     });
@@ -156,7 +199,7 @@ async fn watch(scene: &Scene, tenant: &str, selector: &str) -> (Duration, u64) {
     let begin = Instant::now();
     // The first lines are late by what the kubelet needs to start a pod; the last ones' end is not a lag.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    while begin.elapsed() < Duration::from_secs(SECONDS - 10) {
+    while begin.elapsed() < Duration::from_secs(SECONDS - 20) {
         for node in NODES {
             let of_node = selector.replace('}', &format!(", node_name=\"{node}\"}}"));
             lag = lag.max(behind(scene, tenant, &of_node).await);

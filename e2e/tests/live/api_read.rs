@@ -74,7 +74,7 @@ fn restarts_killed_agents_and_a_lost_api_server_lose_nothing() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         for _ in 0..3 {
             for node in NODES {
-                kill_agent(&scene.cluster, node).await;
+                assert!(kill_agent(&scene.cluster, node).await, "no agent runs on {node}");
             }
             until_ready(&scene.cluster).await;
             tokio::time::sleep(Duration::from_secs(3)).await;

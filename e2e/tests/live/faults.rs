@@ -19,7 +19,7 @@ fn an_agent_killed_ten_times_loses_nothing() {
         during_a_run(scene, 50, async |_| {
             for _ in 0..10 {
                 for node in NODES {
-                    kill_agent(&scene.cluster, node).await;
+                    assert!(kill_agent(&scene.cluster, node).await, "no agent runs on {node}");
                 }
                 until_ready(&scene.cluster).await;
                 // long enough to get into the middle of requests

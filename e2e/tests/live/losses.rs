@@ -175,7 +175,7 @@ async fn keep_agent_away(cluster: &Cluster, node: &str) -> File {
     let wait = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock));
     // it stands in line before any successor does
     tokio::time::sleep(Duration::from_secs(1)).await;
-    kill_agent(cluster, node).await;
+    assert!(kill_agent(cluster, node).await, "no agent runs on {node}");
     wait.await.unwrap().unwrap()
 }
 
