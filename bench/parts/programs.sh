@@ -57,9 +57,9 @@ await() { # lines, seconds: until the agent has that many acknowledged
   done
   fail "the agent delivered $(delivered || true) of $1 lines in $2 s"
 }
-write_paced() { # a log root, a rate, seconds, more flags: $writer writes, $lines is how many
+write_paced() { # a log root, a rate, seconds, more flags: $writer writes, $lines is how many; the rate that it reached is in $work/rate
   lines=$(($2 * $3))
-  taskset -c $LOAD_CPU "$BIN/lines" --log-root "$1" --shape json --files "$FILES" --lines $lines --rate "$2" "${@:4}" & writer=$!
+  taskset -c $LOAD_CPU "$BIN/lines" --log-root "$1" --shape json --files "$FILES" --lines $lines --rate "$2" "${@:4}" >"$work/rate" & writer=$!
 }
 
 cpu_of() { awk -v hertz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print ($12 + $13) / hertz }' "/proc/$1/stat"; } # user and system seconds

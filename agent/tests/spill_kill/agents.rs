@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// A tenant that took nothing for so long is stuck: `STUCK` of the agent's `worker::spilling`.
 const STUCK: Duration = Duration::from_secs(2);
+/// Bytes that an agent may take at most.
+const MOST_MEMORY: u64 = 64 << 20;
 /// How long an agent is given to look at its files, which it does once a second, and to copy what has to be copied.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
 
@@ -50,6 +52,14 @@ impl Agent {
 
     pub(super) fn is_ready(&self) -> bool {
         get(self.port, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// The most bytes that it had resident.
+    fn peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: Option<u64> = peak.and_then(|peak| peak.trim_end_matches("kB").trim().parse().ok());
+        kib.unwrap_or_default() << 10
     }
 
     pub(super) fn kill(mut self) {
@@ -114,6 +124,7 @@ struct State {
     lives: Vec<Life>,
     wanted: Option<Deed>,
     truce: Option<Instant>,
+    peak: u64,
 }
 
 /// Who starts agents and kills them.
@@ -232,6 +243,13 @@ impl Agents {
         })
     }
 
+    /// The most bytes that one had resident; fails where that is more than an agent may take.
+    pub(super) fn peak(&self) -> u64 {
+        let peak = self.state.lock().unwrap().peak;
+        assert!((1..MOST_MEMORY).contains(&peak), "{peak} bytes of memory");
+        peak
+    }
+
     pub(super) fn metrics(&self) -> String {
         let port = self.state.lock().unwrap().alive.as_ref().map(|agent| agent.port);
         port.and_then(|port| get(port, "/metrics")).unwrap_or_default()
@@ -240,6 +258,7 @@ impl Agents {
 
 fn end(state: &mut State) {
     if let Some(agent) = state.alive.take() {
+        state.peak = state.peak.max(agent.peak());
         agent.kill();
         if let Some(life) = state.lives.last_mut() {
             life.ended = Some(Instant::now());

@@ -42,6 +42,8 @@ fn storm() -> Duration {
     let seconds = std::env::var("SLUICE_KILL_SECONDS").ok();
     Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(30))
 }
+/// From here on files are as long as kubelet's, and what is random happens.
+const LONG: Duration = Duration::from_mins(10);
 const LIMIT: Duration = Duration::from_mins(3);
 
 /// In memory where possible: on a disk with less than 15 % free nothing would be kept for Loki.
@@ -177,7 +179,7 @@ fn write_steadily(node: &Node<'_>) {
 /// kubelet's checks of two containers, of which the second dies now and then.
 fn keep_files(node: &Node<'_>, kubelet: &mut Kubelet<'_>) {
     // A shorter storm has shorter files, one of each check; not so short that none could be copied in time.
-    let (file, checks, lives) = if storm() < Duration::from_mins(10) {
+    let (file, checks, lives) = if storm() < LONG {
         (FILE / 8, storm() / 10, 2)
     } else {
         (FILE, CHECKS, 6)
@@ -250,6 +252,8 @@ fn endure(node: &Node<'_>, forget: impl Fn()) {
     judge(node, &kubelet, 0, forget);
     let deeds = &kubelet.deeds;
     assert!(node.agents.kills() > 3, "{deeds:?}");
+    // The real kubelet waits for nobody; a short storm's files are shorter than its agents' lives.
+    assert!(storm() < LONG || deeds.put_off == 0, "{deeds:?}");
     // Otherwise none of it was worth the time.
     assert!(
         deeds.rotated_away_unseen > 0 && deeds.of_dead_unseen > 0,
@@ -328,6 +332,9 @@ fn rage(node: &Node<'_>, kind: Outages, forget: impl Fn()) {
         }
     });
     let total = judge(node, &kubelet, outages, forget);
+    let duplicated = node.ledger.lock().unwrap().duplicated;
+    // Otherwise nothing was compared.
+    assert!(kind != Outages::Many || storm() < LONG || duplicated > 0);
     let deeds = &kubelet.deeds;
     assert!(
         node.agents.kills() > 3 && total > 1_000 && deeds.rotated_away > 0,
@@ -374,13 +381,14 @@ fn judge(node: &Node<'_>, kubelet: &Kubelet<'_>, outages: u32, forget: impl Fn()
     let never_written = ledger.never_written(&written);
     println!(
         "{kills} kills, {outages} outages, {:?}: {total} lines written, {} lost, {} duplicated, {} reordered, \
-         {} sent unlike themselves, {} never written",
+         {} sent unlike themselves, {} never written; at most {} KiB resident",
         kubelet.deeds,
         count(&missing),
         ledger.duplicated,
         ledger.reordered.len(),
         ledger.unlike.len(),
         never_written.len(),
+        node.agents.peak() >> 10,
     );
     let log = fs::read_to_string(node.dir.join("agent.log")).unwrap_or_default();
     let log = log.lines().rev().take(60).collect::<Vec<_>>();
@@ -396,6 +404,12 @@ fn judge(node: &Node<'_>, kubelet: &Kubelet<'_>, outages: u32, forget: impl Fn()
             .lines()
             .any(|line| line.starts_with(name) && !line.ends_with(" 0"))
     };
+    assert!(metrics.contains("\nsluice_agent_ready 1\n"), "{metrics}");
     assert!(!told("sluice_agent_lost_lines_total"), "{metrics}");
+    // Of a pod that is deleted while no agent lives nobody knows whether it wrote more.
+    assert!(
+        kubelet.deeds.pods > 0 || !told("sluice_agent_gaps_total"),
+        "{metrics}"
+    );
     total
 }

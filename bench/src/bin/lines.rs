@@ -1,4 +1,6 @@
-//! A shape and a number of lines in, log files in the kubelet's layout out: at once, or at a rate as it passes.
+//! A shape and a number of lines in, log files in the kubelet's layout out: at once, or at a rate as it passes, and then
+//! the rate that was reached as well.
+#![allow(clippy::print_stdout, reason = "a program, not a service")]
 
 use std::io;
 use std::path::PathBuf;
@@ -119,5 +121,7 @@ fn paced(args: &Args, rate: u64) -> io::Result<()> {
         }
         thread::sleep(TICK);
     }
+    let millis = begin.elapsed().as_millis().max(1);
+    println!("{}", u128::from(number) * 1000 / millis);
     Ok(())
 }
