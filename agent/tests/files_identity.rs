@@ -6,6 +6,7 @@ mod files_rig;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use files_rig::{POD, Rig, cri, gzip, in_force, pipeline, tenant};
@@ -213,6 +214,28 @@ fn a_name_that_comes_back_is_read_on() {
     assert_eq!(rig.lines(), ["1", "2", "3", "4", "5", "6"]);
 }
 
+fn device(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().dev()
+}
+
+/// A folder on another file system than `path`.
+fn on_another_device(path: &Path) -> tempfile::TempDir {
+    let places = [
+        "/tmp",
+        "/dev/shm",
+        env!("CARGO_TARGET_TMPDIR"),
+        "/var/tmp",
+        "/run",
+    ];
+    let folders = places
+        .into_iter()
+        .filter_map(|place| tempfile::tempdir_in(place).ok());
+    let mut others = folders.filter(|folder| device(folder.path()) != device(path));
+    others
+        .next()
+        .expect("a second file system to write to, such as /dev/shm")
+}
+
 #[test]
 fn files_of_another_device_after_a_reboot_are_the_same() {
     let mut rig = Rig::new();
@@ -222,8 +245,9 @@ fn files_of_another_device_after_a_reboot_are_the_same() {
     rig.log("0.log", &["3"]);
     rig.run(3_000);
     rig.core = None;
+    let before = device(&rig.folder().join(A));
     // Another device and other inodes.
-    let elsewhere = tempfile::tempdir_in("/tmp").unwrap();
+    let elsewhere = on_another_device(rig.dir.path());
     let moved = elsewhere.path().join("c");
     fs::create_dir(&moved).unwrap();
     for name in [A, "0.log"] {
@@ -235,6 +259,7 @@ fn files_of_another_device_after_a_reboot_are_the_same() {
     fs::create_dir_all(other.join(POD)).unwrap();
     fs::rename(&moved, other.join(POD).join("c")).unwrap();
     std::os::unix::fs::symlink(&other, &pods).unwrap();
+    assert_ne!(device(&rig.folder().join(A)), before);
     rig.log("0.log", &["4"]);
     rig.start();
     rig.run(3_000);
