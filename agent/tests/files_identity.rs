@@ -281,6 +281,48 @@ fn an_inode_used_again_while_down_is_not_read_on() {
 }
 
 #[test]
+fn files_that_begin_alike_are_not_taken_for_each_other() {
+    // Longer than what a fingerprint is of.
+    let alike = cri("stdout", "F", &long("alike"));
+    let lines = |lines: &[&str]| {
+        lines
+            .iter()
+            .map(|line| cri("stdout", "F", line))
+            .collect::<String>()
+    };
+    let mut rig = Rig::new();
+    let other = rig.dir.path().join("pods/a_web-1_uid-2/c");
+    fs::create_dir_all(&other).unwrap();
+    rig.write("0.log", alike.clone() + &lines(&["1", "2"]));
+    fs::write(other.join("0.log"), alike.clone() + &lines(&["a"])).unwrap();
+    rig.run(1_500);
+    rig.core = None;
+    // Two containers, each with a position of its own behind it, and a third without one.
+    rig.log("0.log", &["3"]);
+    fs::write(other.join("0.log"), alike.clone() + &lines(&["a", "b", "c"])).unwrap();
+    let third = rig.dir.path().join("pods/a_web-2_uid-3/c");
+    fs::create_dir_all(&third).unwrap();
+    fs::write(third.join("0.log"), alike.clone() + &lines(&["x", "y", "z", "!"])).unwrap();
+    rig.start();
+    rig.run(1_500);
+    let of = |rig: &Rig, pod: &str| {
+        let sent = rig.acked.iter().filter(|sent| sent.metadata.contains(pod));
+        let lines: String = sent.map(|sent| sent.line.trim_end_matches('.')).collect();
+        lines
+    };
+    assert_eq!(of(&rig, "web-0"), "alike123");
+    assert_eq!(of(&rig, "web-1"), "alikeabc");
+    assert_eq!(of(&rig, "web-2"), "alikexyz!");
+    // One in the place of another: what was read of that one last is not in it.
+    let next = rig.dir.path().join("next");
+    fs::write(&next, alike + &lines(&["4", "5", "6", "7", "8"])).unwrap();
+    fs::rename(next, rig.folder().join("0.log")).unwrap();
+    rig.run(3_000);
+    assert_eq!(of(&rig, "web-0"), "alike123alike45678");
+    assert_eq!(rig.core().figures().resets["file_rewritten"], 1);
+}
+
+#[test]
 fn files_compressed_while_nobody_wanted_them_are_read_on() {
     let mut rig = Rig::new();
     rig.log("0.log", &[&long("1")]);

@@ -106,6 +106,22 @@ fn a_tenant_that_is_stalled_for_long_does_not_split_lines() {
 }
 
 #[test]
+fn a_rotated_file_waits_for_a_tenant_that_is_stalled_for_long() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.run(500);
+    rig.core().sink().blocked = vec![Key::new("logging", "t")];
+    rig.log("0.log", &["2"]);
+    let rotated = rig.folder().join("0.log.20261120-175001");
+    fs::rename(rig.folder().join("0.log"), rotated).unwrap();
+    rig.log("0.log", &["3"]);
+    rig.run(60_000);
+    rig.core().sink().blocked.clear();
+    rig.run(2_000);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+}
+
+#[test]
 fn a_stalled_tenant_costs_one_attempt_at_a_time() {
     let mut rig = Rig::new();
     rig.core().sink().blocked = vec![Key::new("logging", "t")];
