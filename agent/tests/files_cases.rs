@@ -377,22 +377,6 @@ fn new_label_rules_count_from_where_they_came_and_a_replay_uses_the_old_before()
 }
 
 #[test]
-fn an_idle_file_is_not_polled_and_wakes_by_its_watch() {
-    let mut rig = Rig::new();
-    rig.log("0.log", &["1"]);
-    rig.run(8_000);
-    let due = rig.turn();
-    assert!(
-        due > rig.now + Duration::from_millis(150),
-        "only the clock's second is left"
-    );
-    rig.log("0.log", &["2"]);
-    rig.turn();
-    rig.ack(9);
-    assert_eq!(rig.lines(), ["1", "2"]);
-}
-
-#[test]
 fn without_watches_files_are_read_every_second_and_it_is_said() {
     let mut rig = Rig::new();
     rig.core().without_watches();

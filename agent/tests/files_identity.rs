@@ -6,6 +6,7 @@ mod files_rig;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use files_rig::{POD, Rig, cri, gzip, in_force, pipeline, tenant};
@@ -213,6 +214,28 @@ fn a_name_that_comes_back_is_read_on() {
     assert_eq!(rig.lines(), ["1", "2", "3", "4", "5", "6"]);
 }
 
+fn device(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().dev()
+}
+
+/// A folder on another file system than `path`.
+fn on_another_device(path: &Path) -> tempfile::TempDir {
+    let places = [
+        "/tmp",
+        "/dev/shm",
+        env!("CARGO_TARGET_TMPDIR"),
+        "/var/tmp",
+        "/run",
+    ];
+    let folders = places
+        .into_iter()
+        .filter_map(|place| tempfile::tempdir_in(place).ok());
+    let mut others = folders.filter(|folder| device(folder.path()) != device(path));
+    others
+        .next()
+        .expect("a second file system to write to, such as /dev/shm")
+}
+
 #[test]
 fn files_of_another_device_after_a_reboot_are_the_same() {
     let mut rig = Rig::new();
@@ -222,8 +245,9 @@ fn files_of_another_device_after_a_reboot_are_the_same() {
     rig.log("0.log", &["3"]);
     rig.run(3_000);
     rig.core = None;
+    let before = device(&rig.folder().join(A));
     // Another device and other inodes.
-    let elsewhere = tempfile::tempdir_in("/tmp").unwrap();
+    let elsewhere = on_another_device(rig.dir.path());
     let moved = elsewhere.path().join("c");
     fs::create_dir(&moved).unwrap();
     for name in [A, "0.log"] {
@@ -235,6 +259,7 @@ fn files_of_another_device_after_a_reboot_are_the_same() {
     fs::create_dir_all(other.join(POD)).unwrap();
     fs::rename(&moved, other.join(POD).join("c")).unwrap();
     std::os::unix::fs::symlink(&other, &pods).unwrap();
+    assert_ne!(device(&rig.folder().join(A)), before);
     rig.log("0.log", &["4"]);
     rig.start();
     rig.run(3_000);
@@ -253,6 +278,48 @@ fn an_inode_used_again_while_down_is_not_read_on() {
     rig.start();
     rig.run(1_500);
     assert_eq!(rig.lines(), ["1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[test]
+fn files_that_begin_alike_are_not_taken_for_each_other() {
+    // Longer than what a fingerprint is of.
+    let alike = cri("stdout", "F", &long("alike"));
+    let lines = |lines: &[&str]| {
+        lines
+            .iter()
+            .map(|line| cri("stdout", "F", line))
+            .collect::<String>()
+    };
+    let mut rig = Rig::new();
+    let other = rig.dir.path().join("pods/a_web-1_uid-2/c");
+    fs::create_dir_all(&other).unwrap();
+    rig.write("0.log", alike.clone() + &lines(&["1", "2"]));
+    fs::write(other.join("0.log"), alike.clone() + &lines(&["a"])).unwrap();
+    rig.run(1_500);
+    rig.core = None;
+    // Two containers, each with a position of its own behind it, and a third without one.
+    rig.log("0.log", &["3"]);
+    fs::write(other.join("0.log"), alike.clone() + &lines(&["a", "b", "c"])).unwrap();
+    let third = rig.dir.path().join("pods/a_web-2_uid-3/c");
+    fs::create_dir_all(&third).unwrap();
+    fs::write(third.join("0.log"), alike.clone() + &lines(&["x", "y", "z", "!"])).unwrap();
+    rig.start();
+    rig.run(1_500);
+    let of = |rig: &Rig, pod: &str| {
+        let sent = rig.acked.iter().filter(|sent| sent.metadata.contains(pod));
+        let lines: String = sent.map(|sent| sent.line.trim_end_matches('.')).collect();
+        lines
+    };
+    assert_eq!(of(&rig, "web-0"), "alike123");
+    assert_eq!(of(&rig, "web-1"), "alikeabc");
+    assert_eq!(of(&rig, "web-2"), "alikexyz!");
+    // One in the place of another: what was read of that one last is not in it.
+    let next = rig.dir.path().join("next");
+    fs::write(&next, alike + &lines(&["4", "5", "6", "7", "8"])).unwrap();
+    fs::rename(next, rig.folder().join("0.log")).unwrap();
+    rig.run(3_000);
+    assert_eq!(of(&rig, "web-0"), "alike123alike45678");
+    assert_eq!(rig.core().figures().resets["file_rewritten"], 1);
 }
 
 #[test]

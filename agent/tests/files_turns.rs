@@ -166,6 +166,42 @@ fn a_look_at_a_file_is_one_read() {
 }
 
 #[test]
+fn an_idle_file_is_not_polled_and_wakes_by_its_watch() {
+    let mut rig = Rig::new();
+    let bytes = backlog(&rig, 1);
+    rig.run(12_000);
+    assert_eq!(rig.acked.len(), FILES);
+    assert_eq!(rig.core().figures().read_bytes, bytes);
+    let own = {
+        let (_, first) = reads();
+        reads().1 - first
+    };
+    // As the worker sleeps: until something is due.
+    let (end, mut turns) = (rig.now + std::time::Duration::from_secs(10), 0);
+    let (_, before) = reads();
+    while rig.now < end {
+        rig.now = rig.turn();
+        turns += 1;
+    }
+    let (_, after) = reads();
+    // Each turn asks the folders' watch, and reads no file. The clock of unfinished lines has a second.
+    assert_eq!(after - before - own, turns);
+    assert!(turns <= 11, "{turns}");
+    rig.log("0.log", &["another"]);
+    fs::OpenOptions::new()
+        .append(true)
+        .open(rig.dir.path().join("pods/a_web-7_uid-7/c/0.log"))
+        .unwrap()
+        .write_all(cri("stdout", "F", "more").as_bytes())
+        .unwrap();
+    rig.turn();
+    rig.ack(9);
+    let mut lines = rig.lines().split_off(FILES);
+    lines.sort_unstable();
+    assert_eq!(lines, ["another", "more"]);
+}
+
+#[test]
 fn a_file_that_is_read_to_its_end_does_not_lag_while_its_tenant_has_no_room() {
     let mut rig = Rig::new();
     rig.log("0.log", &["1"]);

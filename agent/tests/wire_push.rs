@@ -403,31 +403,45 @@ async fn what_a_firewall_does_not_like_waits_beside_what_it_does() {
 }
 
 #[tokio::test]
-async fn one_stalled_tenant_does_not_delay_another() {
-    let stalled = Double::deciding(|_| Reply::Silent(LONG)).await;
-    let good = Double::scripted([]).await;
-    let mut rig = Rig::new(TIMING, true);
-    rig.pushers.set_tenant(&in_force("stalled", url(&stalled)));
-    rig.pushers.set_tenant(&in_force("good", url(&good)));
-    for _ in 0..4 {
-        rig.send(&key("stalled"), &[(A, &["a1"])]);
-    }
-    let begun = Instant::now();
-    for _ in 0..20 {
-        rig.send(&key("good"), &[(A, &["a1"])]);
-        let outcome = rig.outcome().await;
-        assert_eq!(*outcome.tenant, key("good"));
-        assert!(outcome.body.capacity() > 0);
-    }
-    assert!(begun.elapsed() < Duration::from_secs(2));
-    // One that is removed ends without an outcome, and nothing of it stays.
-    rig.pushers.remove_tenant(&key("stalled"));
-    assert!(
-        tokio::time::timeout(Duration::from_millis(50), rig.outcomes.recv())
-            .await
-            .is_err()
+async fn one_stalled_or_throttled_tenant_does_not_delay_another() {
+    let throttled = status(
+        429,
+        "ingestion rate limit exceeded for user ops (limit: 1 bytes/sec)",
     );
-    assert!(!rig.pushers.figures().tenants.contains_key(&key("stalled")));
+    for reply in [Reply::Silent(LONG), throttled] {
+        let context = format!("{reply:?}");
+        let is_throttled = matches!(reply, Reply::Status(..));
+        let troubled = Double::deciding(move |_| reply.clone()).await;
+        let good = Double::scripted([]).await;
+        let mut rig = Rig::new(TIMING, true);
+        rig.pushers.set_tenant(&in_force("troubled", url(&troubled)));
+        rig.pushers.set_tenant(&in_force("good", url(&good)));
+        for _ in 0..4 {
+            rig.send(&key("troubled"), &[(A, &["a1"])]);
+        }
+        if is_throttled {
+            rig.problem(&key("troubled"), ProblemReason::RateLimited).await;
+        }
+        let (begun, before) = (Instant::now(), troubled.asked().len());
+        for _ in 0..20 {
+            rig.send(&key("good"), &[(A, &["a1"])]);
+            let outcome = rig.outcome().await;
+            assert_eq!(*outcome.tenant, key("good"), "{context}");
+            assert!(outcome.body.capacity() > 0);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2), "{context}");
+        // It is still asked, and still refuses.
+        while is_throttled && troubled.asked().len() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(begun.elapsed() < LONG, "{context}");
+        }
+        assert!(troubled.lines().is_empty());
+        // One that is removed ends without an outcome, and nothing of it stays.
+        rig.pushers.remove_tenant(&key("troubled"));
+        let outcome = tokio::time::timeout(Duration::from_millis(50), rig.outcomes.recv());
+        assert!(outcome.await.is_err(), "{context}");
+        assert!(!rig.pushers.figures().tenants.contains_key(&key("troubled")));
+    }
 }
 
 #[tokio::test]

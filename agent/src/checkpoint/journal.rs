@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn short_of_descriptors_or_memory_is_no_damage() {
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(is_shortage(&error(errno)), "{errno:?}");
+        }
+        for errno in [Errno::IO, Errno::NOENT, Errno::ACCESS] {
+            assert!(!is_shortage(&error(errno)), "{errno:?}");
+        }
+        assert!(!is_shortage(&io::Error::other("no number")));
+    }
+
+    #[test]
     fn a_second_agent_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let first = Journal::open(dir.path()).unwrap();

@@ -291,6 +291,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_short_or_changing_may_pass() {
+        let error = |errno: Errno| OpenError::from(errno);
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::INTR,
+            Errno::AGAIN,
+            Errno::NOENT,
+        ] {
+            assert!(error(errno).may_pass(), "{errno:?}");
+        }
+        for errno in [Errno::IO, Errno::ACCESS, Errno::LOOP] {
+            assert!(!error(errno).may_pass(), "{errno:?}");
+        }
+        assert!(!OpenError::Refused("no regular file").may_pass());
+    }
+
+    #[test]
     fn links_lead_only_into_the_runtimes_folders() {
         let (dir, root, folder) = folder();
         let at = dir.path().join("root/pod/c");

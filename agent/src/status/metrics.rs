@@ -367,20 +367,30 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_engine::report::{ProblemReason, Warning};
+    use sluice_engine::report::{Gap, GapCause, ProblemReason, Warning};
 
     use super::super::figures::PipelineFigures;
     use super::*;
 
     fn output() -> OutputFigures {
+        let gap = Gap {
+            namespace: "team".into(),
+            pod: "web-0".into(),
+            container: "c".into(),
+            cause: GapCause::FilesDeleted,
+            after: None,
+            before: None,
+            noticed: 0,
+        };
         OutputFigures {
             oldest_unacknowledged: Some(0),
             delivered_lines: 5,
             delivered_bytes: 50,
             rejected: BTreeMap::from([("line_too_long".into(), 2)]),
             lost: BTreeMap::from([("no_space".into(), (3, 30))]),
-            gap_count: 1,
-            gaps: Vec::new(),
+            // More than are listed.
+            gap_count: 12,
+            gaps: vec![gap],
         }
     }
 
@@ -444,7 +454,9 @@ mod tests {
         for line in [
             r#"sluice_agent_delivered_lines_total{pipeline="team/web",tenant="logging/ops"} 5"#,
             r#"sluice_agent_rejected_lines_total{pipeline="team/web",tenant="logging/ops",reason="line_too_long"} 2"#,
+            r#"sluice_agent_lost_lines_total{pipeline="team/web",tenant="logging/ops",reason="no_space"} 3"#,
             r#"sluice_agent_lost_bytes_total{pipeline="team/web",tenant="logging/ops",reason="no_space"} 30"#,
+            r#"sluice_agent_gaps_total{pipeline="team/web",tenant="logging/ops"} 12"#,
             r#"sluice_agent_tenant_problem{tenant="logging/ops",reason="RateLimited"} 1"#,
             r#"sluice_agent_push_requests_total{tenant="logging/ops",answer="2xx"} 4"#,
             r#"sluice_agent_push_seconds_total{tenant="logging/ops"} 1.5"#,

@@ -246,9 +246,19 @@ mod tests {
             (kept.entry.pods.read_from, kept.entry.pods.since),
             (ReadFrom::Api, None)
         );
-        assert!(kept.remark.unwrap().contains("rotates away"));
         let lost = reading("{readFrom: API}", false).unwrap();
+        for remark in [kept.remark.unwrap(), lost.remark.unwrap()] {
+            assert!(
+                remark.contains("what kubelet rotates away before it is read cannot be seen"),
+                "{remark}"
+            );
+            assert!(
+                remark.contains("nor which output a line comes from, stdout or stderr"),
+                "{remark}"
+            );
+        }
         assert!(lost.remark.unwrap().contains("pod is replaced"));
+        assert!(!kept.remark.unwrap().contains("pod is replaced"));
     }
 
     #[test]
