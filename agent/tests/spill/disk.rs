@@ -1,0 +1,132 @@
+//! A disk that runs full or cannot be written: lines are given up and counted where no copy of them can be kept.
+use std::fs;
+
+use super::files::{copies, die, hold, output, rotate};
+use crate::files_rig::Rig;
+use crate::mounted::Mounted;
+use sluice_engine::report::GapCause;
+
+fn warnings(rig: &mut Rig) -> Vec<String> {
+    let warnings = rig.core().figures().warnings;
+    warnings.into_iter().map(|warning| warning.reason).collect()
+}
+
+#[test]
+fn without_room_lines_are_given_up_and_counted_exactly() {
+    let mut rig = Rig::new();
+    die(&mut rig);
+    // Both folders on one file system, as on a node.
+    let disk = Mounted::new(&rig.dir.path().join("pods"), 4 << 20);
+    let state = rig.dir.path().join("state");
+    fs::remove_dir_all(&state).unwrap();
+    fs::create_dir(disk.0.join("state")).unwrap();
+    std::os::unix::fs::symlink(disk.0.join("state"), &state).unwrap();
+    rig.start();
+
+    // The first file finds room for its copy.
+    let first = rotate(&rig, 1, &["1", "2"]);
+    rig.log("0.log", &["3"]);
+    rig.turn();
+    rig.core().sink().window = 0;
+    hold(&mut rig, 2_000);
+    fs::remove_file(first).unwrap();
+    hold(&mut rig, 300);
+    assert_eq!(copies(&rig), 1);
+
+    // The second does not. Its first line is under way to Loki already, the others are not read yet.
+    let second = rotate(&rig, 2, &["4", "5 is long", "6"]);
+    rig.log("0.log", &["7"]);
+    hold(&mut rig, 2_000);
+    disk.fill(400 << 10);
+    fs::remove_file(second).unwrap();
+    hold(&mut rig, 3_000);
+    let output_then = output(&mut rig);
+    assert_eq!(output_then.lost["no_space"], (3, "456 is long".len() as u64));
+    assert!(warnings(&mut rig).contains(&"SpillStopped".to_owned()));
+    assert_eq!(copies(&rig), 1, "what has a copy is not given up");
+
+    // Room again: what comes then is copied again, and what was kept is sent.
+    disk.empty();
+    let third = rotate(&rig, 3, &["8"]);
+    rig.log("0.log", &["9"]);
+    hold(&mut rig, 11_000);
+    fs::remove_file(third).unwrap();
+    hold(&mut rig, 2_000);
+    assert_eq!(copies(&rig), 2);
+    assert!(!warnings(&mut rig).contains(&"SpillStopped".to_owned()));
+    die(&mut rig);
+    rig.start();
+    rig.run(3_000);
+    assert_eq!(rig.lines(), ["1", "2", "7", "8", "9"]);
+    let output_now = output(&mut rig);
+    assert_eq!(output_now.lost, output_then.lost);
+    // The line that was under way has no file, and the process that had it died: not counted, but told. The next
+    // process finds that what followed the copy is gone, whether or not it was counted.
+    let told: Vec<_> = output_now.gaps.iter().map(|gap| gap.cause).collect();
+    assert_eq!(told, [GapCause::FilesDeleted, GapCause::NoSpace]);
+    die(&mut rig);
+    drop(disk);
+}
+
+#[test]
+fn a_full_disk_stops_no_line_is_said_and_heals() {
+    let mut rig = Rig::new();
+    die(&mut rig);
+    let disk = Mounted::new(&rig.dir.path().join("state"), 1 << 20);
+    rig.start();
+    rig.log("0.log", &["1"]);
+    rig.run(1_500);
+    disk.fill(0);
+    for n in 2..200 {
+        rig.log("0.log", &[&n.to_string()]);
+        rig.run(300);
+        // A journal's own block has room for some records more.
+        if n > 30 && warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()) {
+            break;
+        }
+    }
+    assert!(warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()));
+    let sent = rig.lines().len();
+    rig.log("0.log", &["more"]);
+    rig.run(1_500);
+    assert_eq!(rig.lines().len(), sent + 1, "delivery goes on");
+    disk.empty();
+    rig.log("0.log", &["last"]);
+    rig.run(3_000);
+    assert_eq!(warnings(&mut rig), [""; 0]);
+    let sent = rig.lines().len();
+    die(&mut rig);
+    rig.start();
+    rig.run(2_000);
+    assert_eq!(rig.lines().len(), sent, "positions are on disk again");
+    die(&mut rig);
+    drop(disk);
+}
+
+#[test]
+fn a_read_only_disk_at_the_start_stops_no_line_is_said_and_heals() {
+    let mut rig = Rig::new();
+    rig.log("0.log", &["1"]);
+    rig.run(1_500);
+    die(&mut rig);
+    let state = rig.dir.path().join("state");
+    let journal = fs::read(state.join("journal")).unwrap();
+    let disk = Mounted::new(&state, 1 << 20);
+    fs::write(state.join("journal"), journal).unwrap();
+    disk.remount("ro");
+    rig.start();
+    rig.log("0.log", &["2"]);
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2"], "positions are read");
+    assert!(warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()));
+    disk.remount("rw");
+    rig.log("0.log", &["3"]);
+    rig.run(2_500);
+    assert_eq!(warnings(&mut rig), [""; 0]);
+    die(&mut rig);
+    rig.start();
+    rig.run(1_500);
+    assert_eq!(rig.lines(), ["1", "2", "3"]);
+    die(&mut rig);
+    drop(disk);
+}
