@@ -1,8 +1,8 @@
 //! A disk that runs full or cannot be written: lines are given up and counted where no copy of them can be kept.
 use std::fs;
 
-use super::files::{copies, die, hold, output, rotate};
-use crate::files_rig::Rig;
+use super::files::{copies, die, hold, output, output_of, rotate};
+use crate::files_rig::{Rig, cri, in_force, pipeline, tenant};
 use crate::mounted::Mounted;
 use sluice_engine::report::GapCause;
 
@@ -11,17 +11,22 @@ fn warnings(rig: &mut Rig) -> Vec<String> {
     warnings.into_iter().map(|warning| warning.reason).collect()
 }
 
-#[test]
-fn without_room_lines_are_given_up_and_counted_exactly() {
-    let mut rig = Rig::new();
-    die(&mut rig);
-    // Both folders on one file system, as on a node.
+/// The agent begins anew with both folders on one file system, as on a node.
+fn both_folders_on_a_disk(rig: &mut Rig) -> Mounted {
+    die(rig);
     let disk = Mounted::new(&rig.dir.path().join("pods"), 4 << 20);
     let state = rig.dir.path().join("state");
     fs::remove_dir_all(&state).unwrap();
     fs::create_dir(disk.0.join("state")).unwrap();
     std::os::unix::fs::symlink(disk.0.join("state"), &state).unwrap();
     rig.start();
+    disk
+}
+
+#[test]
+fn without_room_lines_are_given_up_and_counted_exactly() {
+    let mut rig = Rig::new();
+    let disk = both_folders_on_a_disk(&mut rig);
 
     // The first file finds room for its copy.
     let first = rotate(&rig, 1, &["1", "2"]);
@@ -129,4 +134,62 @@ fn a_read_only_disk_at_the_start_stops_no_line_is_said_and_heals() {
     assert_eq!(rig.lines(), ["1", "2", "3"]);
     die(&mut rig);
     drop(disk);
+}
+
+/// A younger file is given up while two outputs stand in an older one, which has its copy.
+#[test]
+fn what_is_older_than_a_given_up_file_is_sent_all_the_same() {
+    // From the first line on, and in the middle of one.
+    for begun in [false, true] {
+        let tenants = ["t", "u"];
+        let config = in_force(
+            vec![pipeline("p", &tenants)],
+            tenants.map(|name| tenant(name, 4096)).to_vec(),
+        );
+        let mut rig = Rig::with(config);
+        let disk = both_folders_on_a_disk(&mut rig);
+        rig.write("0.log", cri("stdout", "P", "1 in "));
+        if begun {
+            rig.turn();
+        }
+        rig.core().sink().window = 0;
+        let first = rotate(&rig, 1, &["two pieces", "2"]);
+        rig.log("0.log", &["3"]);
+        hold(&mut rig, 2_000);
+        fs::remove_file(first).unwrap();
+        hold(&mut rig, 300);
+        assert_eq!(copies(&rig), 1);
+
+        let second = rotate(&rig, 2, &["4 is long", "5"]);
+        rig.log("0.log", &["6"]);
+        hold(&mut rig, 2_000);
+        disk.fill(400 << 10);
+        fs::remove_file(second).unwrap();
+        // The file may still be written to at first: it cannot be read to its end at once.
+        hold(&mut rig, 5_000);
+        for tenant in tenants {
+            let lost = &output_of(&mut rig, tenant).lost;
+            assert_eq!(
+                lost["no_space"],
+                (3, "34 is long5".len() as u64),
+                "{tenant} {begun}"
+            );
+        }
+        assert_eq!(copies(&rig), 1, "what has a copy is not given up");
+
+        // The same process goes on where it stood.
+        rig.core().sink().window = 9;
+        rig.run(3_000);
+        die(&mut rig);
+        rig.start();
+        rig.run(3_000);
+        for tenant in tenants {
+            assert_eq!(rig.lines_of(tenant), ["1 in two pieces", "2", "6"], "{begun}");
+            let output = output_of(&mut rig, tenant);
+            assert_eq!(output.lost["no_space"].0, 3, "{tenant} {begun}");
+            assert_eq!(output.gap_count, 0, "what is counted is not told as well");
+        }
+        die(&mut rig);
+        drop(disk);
+    }
 }

@@ -10,7 +10,11 @@ use sluice_engine::key::Key;
 use sluice_engine::report::GapCause;
 
 pub(super) fn output(rig: &mut Rig) -> OutputFigures {
-    rig.core().figures().pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")].clone()
+    output_of(rig, "t")
+}
+
+pub(super) fn output_of(rig: &mut Rig, tenant: &str) -> OutputFigures {
+    rig.core().figures().pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", tenant)].clone()
 }
 
 pub(super) fn copies(rig: &Rig) -> usize {
@@ -238,12 +242,7 @@ fn lines_that_their_stream_has_no_room_for_are_copied_for_each_output() {
         }
         rig.run(3_000);
         for tenant in tenants {
-            let of_tenant = rig
-                .acked
-                .iter()
-                .filter(|sent| sent.tenant == Key::new("logging", *tenant));
-            let lines: Vec<&str> = of_tenant.map(|sent| &*sent.line).collect();
-            assert_eq!(lines, ["1", "2", "3", "4"], "{tenant}");
+            assert_eq!(rig.lines_of(tenant), ["1", "2", "3", "4"], "{tenant}");
         }
     }
 }
