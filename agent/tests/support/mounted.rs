@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A file system of its own, gone at the end.
 pub struct Mounted(pub PathBuf);
@@ -29,12 +30,15 @@ impl Mounted {
         Self(at.to_owned())
     }
 
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+
     /// Leaves so much free.
     pub fn fill(&self, leave: u64) {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
-        let ballast = vec![0; usize::try_from(free.saturating_sub(leave)).unwrap()];
-        fs::write(self.0.join("ballast"), ballast).unwrap();
+        let ballast = self.free().saturating_sub(leave);
+        fs::write(self.0.join("ballast"), vec![0; usize::try_from(ballast).unwrap()]).unwrap();
     }
 
     pub fn remount(&self, how: &str) {
@@ -46,8 +50,18 @@ impl Mounted {
         assert!(done.is_ok_and(|status| status.success()));
     }
 
+    /// Takes the ballast away.
     pub fn empty(&self) {
-        fs::remove_file(self.0.join("ballast")).unwrap();
+        let (ballast, before) = (self.0.join("ballast"), self.free());
+        let len = fs::metadata(&ballast).unwrap().len();
+        fs::remove_file(ballast).unwrap();
+        for _ in 0..500 {
+            if self.free() > before + len / 2 {
+                return;
+            }
+            // A program that another test has just begun holds it open until it is loaded.
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
