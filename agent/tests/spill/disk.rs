@@ -1,9 +1,11 @@
 //! A disk that runs full or cannot be written: lines are given up and counted where no copy of them can be kept.
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 
 use super::files::{copies, die, hold, output, output_of, rotate};
 use crate::files_rig::{Rig, cri, in_force, pipeline, tenant};
 use crate::mounted::Mounted;
+use sluice_engine::key::Key;
 use sluice_engine::report::GapCause;
 
 fn warnings(rig: &mut Rig) -> Vec<String> {
@@ -192,4 +194,46 @@ fn what_is_older_than_a_given_up_file_is_sent_all_the_same() {
         die(&mut rig);
         drop(disk);
     }
+}
+
+/// One output cannot leave it yet for a line of standard error that is open: the other one tries again and again.
+#[test]
+fn a_file_that_not_every_output_can_leave_is_counted_once() {
+    let tenants = ["t", "u"];
+    let config = in_force(
+        vec![pipeline("p", &tenants)],
+        tenants.map(|name| tenant(name, 4096)).to_vec(),
+    );
+    let mut rig = Rig::with(config);
+    let disk = both_folders_on_a_disk(&mut rig);
+    rig.core().sink().blocked.push(Key::new("logging", "t"));
+    rig.write("0.log", cri("stderr", "P", "half a line"));
+    let first = rotate(&rig, 1, &["1"]);
+    rig.log("0.log", &["2"]);
+    rig.run(2_000);
+    // What comes late is not joined with a line that is still written.
+    let mut late = OpenOptions::new().append(true).open(&first).unwrap();
+    late.write_all(cri("stdout", "F", "late").as_bytes()).unwrap();
+    rig.run(2_000);
+    fs::remove_file(first).unwrap();
+    rig.run(2_000);
+    assert_eq!(copies(&rig), 2);
+
+    let second = rotate(&rig, 2, &["3"]);
+    rig.run(1_000);
+    disk.fill(400 << 10);
+    fs::remove_file(second).unwrap();
+    rig.run(10_000);
+    assert_eq!(rig.lines_of("u"), ["1", "2", "3"], "the line is still open");
+    assert_eq!(output(&mut rig).lost.len(), 0, "there may be room before it ends");
+    rig.run(30_000);
+    assert_eq!(output(&mut rig).lost["no_space"], (2, 2));
+    rig.core().sink().blocked.clear();
+    rig.run(3_000);
+    assert_eq!(rig.lines_of("t"), ["1", "half a line", "late"]);
+    assert_eq!(rig.lines_of("u"), ["1", "2", "3", "half a line", "late"]);
+    assert_eq!(output(&mut rig).lost["no_space"], (2, 2));
+    assert_eq!(output_of(&mut rig, "u").lost.len(), 0);
+    die(&mut rig);
+    drop(disk);
 }
