@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rig::{Around, Rig, around, at, lines, wait};
+use crate::api_double::BEGIN;
 use crate::files_rig::{FakeSink, in_force, pipeline, tenant};
+use sluice_agent::follow::record::PIECE;
 use sluice_agent::worker::Core;
 use sluice_engine::document::ReadFrom;
 use sluice_engine::report::GapCause;
@@ -54,6 +56,44 @@ async fn what_was_rotated_away_meanwhile_is_a_gap() {
     rig.start();
     rig.until("1", 3).await;
     assert_eq!(told(&rig, &mut core), [[gap], [gap]]);
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_gap_is_not_joined_to_a_line_whose_end_is_gone() {
+    for killed in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.api.create("web", "1");
+        rig.api.write("web", 0, 1, "read");
+        rig.start();
+        rig.until("1", 1).await;
+        // The connection breaks in the middle of a long line.
+        let long = "x".repeat(3 * PIECE);
+        rig.api.model(|model| {
+            model.refuse = Some((503, "kubelet is away"));
+            (model.clean, model.cut) = (true, model.cut + 1);
+            let lines = &mut model.pods.get_mut("web").unwrap().instances[0].lines;
+            lines.push((BEGIN + 1, 1, long));
+        });
+        assert!(rig.until("1", 2).await[1].contains(" stdout P x"));
+        if killed {
+            rig.start();
+        }
+        rig.api.write("web", 2, 1, "left");
+        rig.api.pod("web", |pod| pod.instances[0].rotated = 2);
+        rig.api.model(|model| model.refuse = None);
+        let mut core = rig.core();
+        let mut sent = Vec::new();
+        wait(|| {
+            let _heard = rig.gaps(&mut core);
+            sent.extend(rig.turn(&mut core).into_iter().map(|entry| entry.line));
+            sent.iter().any(|line| line.ends_with("left")).then_some(())
+        })
+        .await;
+        let lengths: Vec<usize> = sent.iter().map(String::len).collect();
+        assert_eq!(lengths, ["read".len(), PIECE, "left".len()]);
+        let told: Vec<Around> = rig.gaps(&mut core)[0].iter().map(around).collect();
+        assert_eq!(told, [(GapCause::ApiLogsGone, Some(at(1, 1)), Some(at(2, 1)))]);
+    }
 }
 
 #[tokio::test]
