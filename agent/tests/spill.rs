@@ -8,8 +8,11 @@
 )]
 
 mod files_rig;
+#[path = "support/mounted.rs"]
+mod mounted;
 
 mod spill {
+    mod disk;
     mod files;
     mod gaps;
 }

@@ -37,6 +37,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Why lines are given up: no copy of them can be kept.
 pub(super) const NO_SPACE: &str = "no_space";
 
+/// How many lines, and their bytes.
+type Lines = (u64, u64);
+
 /// Copies in the making.
 #[derive(Debug)]
 pub(super) struct Spilling {
@@ -309,19 +312,33 @@ impl<S: Sink> Core<S> {
         if !container.chain.is_pinned(number, danger.gone) || has_room {
             return;
         }
-        let mut all_passed = true;
+        let (mut all_passed, mut came_back) = (true, Vec::new());
         for id in container.cursors.clone() {
-            all_passed &= self.count_as_lost(id, number, now);
+            all_passed &= self.read_past(id, number, now, &mut came_back);
         }
-        if all_passed && let Some(container) = self.containers.get_mut(key) {
+        if !all_passed {
+            // Those that came back read the same lines again.
+            return;
+        }
+        for (id, lost) in came_back {
+            self.count_as_lost(id, lost);
+        }
+        if let Some(container) = self.containers.get_mut(key) {
             container.chain.abandon(number);
             self.spilling.look.insert(Arc::clone(key));
         }
     }
 
     /// Reads a cursor past a generation by the ordinary way, counting instead of sending; one that is still before
-    /// it comes back, since what is older has its copy. False when it could not be read to its end.
-    fn count_as_lost(&mut self, id: CursorId, number: u32, now: Instant) -> bool {
+    /// it comes back, since what is older has its copy, and is not counted yet. False when it could not be read to its
+    /// end.
+    fn read_past(
+        &mut self,
+        id: CursorId,
+        number: u32,
+        now: Instant,
+        came_back: &mut Vec<(CursorId, Lines)>,
+    ) -> bool {
         let Some(cursor) = self.cursors.get_mut(&id) else {
             return true;
         };
@@ -358,23 +375,28 @@ impl<S: Sink> Core<S> {
         let Some(cursor) = self.cursors.get_mut(&id) else {
             return true;
         };
-        let (lines, bytes) = cursor.outlet.lost.take().unwrap_or_default();
-        let came_back = detour.is_some();
+        let lost = cursor.outlet.lost.take().unwrap_or_default();
         if let Some(detour) = detour {
             cursor.come_back(detour);
-        }
-        // One that has to be tried again from the same place is not counted yet.
-        if lines > 0 && (passed || !came_back) {
-            tracing::warn!(container = %cursor.container, pipeline = %cursor.pipeline.name, lines, bytes,
-                "no space is left to keep lines that Loki does not take: given up");
-            let count = Count::Lost {
-                reason: NO_SPACE.to_owned(),
-                lines,
-                bytes,
-            };
-            self.journal.append(&Record::Counted(cursor.output(), count));
+            came_back.push((id, lost));
+        } else {
+            self.count_as_lost(id, lost);
         }
         passed
+    }
+
+    fn count_as_lost(&mut self, id: CursorId, (lines, bytes): Lines) {
+        let Some(cursor) = self.cursors.get(&id).filter(|_| lines > 0) else {
+            return;
+        };
+        tracing::warn!(container = %cursor.container, pipeline = %cursor.pipeline.name, lines, bytes,
+            "no space is left to keep lines that Loki does not take: given up");
+        let count = Count::Lost {
+            reason: NO_SPACE.to_owned(),
+            lines,
+            bytes,
+        };
+        self.journal.append(&Record::Counted(cursor.output(), count));
     }
 
     /// Tries again after a pause, and forgets a trouble that does not come back.

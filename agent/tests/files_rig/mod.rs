@@ -384,6 +384,12 @@ impl Rig {
         self.acked.iter().map(|sent| sent.line.as_str()).collect()
     }
 
+    pub fn lines_of(&self, tenant: &str) -> Vec<&str> {
+        let tenant = Key::new("logging", tenant);
+        let of_tenant = self.acked.iter().filter(|sent| sent.tenant == tenant);
+        of_tenant.map(|sent| sent.line.as_str()).collect()
+    }
+
     pub fn folder(&self) -> PathBuf {
         let folder = self.dir.path().join("pods").join(POD).join("c");
         fs::create_dir_all(&folder).unwrap();

@@ -1,7 +1,7 @@
-//! Files that vanish before Loki has taken them, an agent that dies meanwhile, and a disk that runs full.
+//! Files that vanish before Loki has taken them, and an agent that dies meanwhile.
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::files_rig::{POD, Rig, cri, gzip};
@@ -9,29 +9,33 @@ use sluice_agent::status::figures::OutputFigures;
 use sluice_engine::key::Key;
 use sluice_engine::report::GapCause;
 
-fn output(rig: &mut Rig) -> OutputFigures {
-    rig.core().figures().pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", "t")].clone()
+pub(super) fn output(rig: &mut Rig) -> OutputFigures {
+    output_of(rig, "t")
 }
 
-fn copies(rig: &Rig) -> usize {
+pub(super) fn output_of(rig: &mut Rig, tenant: &str) -> OutputFigures {
+    rig.core().figures().pipelines[&Key::new("a", "p")].outputs[&Key::new("logging", tenant)].clone()
+}
+
+pub(super) fn copies(rig: &Rig) -> usize {
     fs::read_dir(rig.dir.path().join("state/spill")).map_or(0, Iterator::count)
 }
 
 /// Turns without any acknowledgement.
-fn hold(rig: &mut Rig, millis: u64) {
+pub(super) fn hold(rig: &mut Rig, millis: u64) {
     for _ in 0..=millis / 100 {
         rig.turn();
         rig.now += Duration::from_millis(100);
     }
 }
 
-fn die(rig: &mut Rig) {
+pub(super) fn die(rig: &mut Rig) {
     rig.core = None;
     rig.under_way.clear();
 }
 
 /// The container writes `lines` into a file that is rotated away at once.
-fn rotate(rig: &Rig, second: u32, lines: &[&str]) -> PathBuf {
+pub(super) fn rotate(rig: &Rig, second: u32, lines: &[&str]) -> PathBuf {
     rig.log("0.log", lines);
     let rotated = rig.folder().join(format!("0.log.20261120-1750{second:02}"));
     fs::rename(rig.folder().join("0.log"), &rotated).unwrap();
@@ -238,12 +242,7 @@ fn lines_that_their_stream_has_no_room_for_are_copied_for_each_output() {
         }
         rig.run(3_000);
         for tenant in tenants {
-            let of_tenant = rig
-                .acked
-                .iter()
-                .filter(|sent| sent.tenant == Key::new("logging", *tenant));
-            let lines: Vec<&str> = of_tenant.map(|sent| &*sent.line).collect();
-            assert_eq!(lines, ["1", "2", "3", "4"], "{tenant}");
+            assert_eq!(rig.lines_of(tenant), ["1", "2", "3", "4"], "{tenant}");
         }
     }
 }
@@ -427,183 +426,6 @@ fn a_damaged_copy_is_a_gap() {
         (output.gap_count, output.gaps[0].cause),
         (1, GapCause::SpillDamaged)
     );
-}
-
-/// A file system of its own, gone at the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: &Path, bytes: u64) -> Self {
-        fs::create_dir_all(at).unwrap();
-        let options = format!("size={bytes}");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(at)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&mounted.stderr);
-        assert!(
-            mounted.status.success(),
-            "no file system can be mounted, which needs root: {said}"
-        );
-        Self(at.to_owned())
-    }
-
-    /// Leaves so much free.
-    fn fill(&self, leave: u64) {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
-        let ballast = vec![0; usize::try_from(free.saturating_sub(leave)).unwrap()];
-        fs::write(self.0.join("ballast"), ballast).unwrap();
-    }
-
-    fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        let done = std::process::Command::new("mount")
-            .args(["-o", &options])
-            .arg(&self.0)
-            .status();
-        assert!(done.is_ok_and(|status| status.success()));
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
-}
-
-fn warnings(rig: &mut Rig) -> Vec<String> {
-    let warnings = rig.core().figures().warnings;
-    warnings.into_iter().map(|warning| warning.reason).collect()
-}
-
-#[test]
-fn without_room_lines_are_given_up_and_counted_exactly() {
-    let mut rig = Rig::new();
-    die(&mut rig);
-    // Both folders on one file system, as on a node.
-    let disk = Mounted::new(&rig.dir.path().join("pods"), 4 << 20);
-    let state = rig.dir.path().join("state");
-    fs::remove_dir_all(&state).unwrap();
-    fs::create_dir(disk.0.join("state")).unwrap();
-    std::os::unix::fs::symlink(disk.0.join("state"), &state).unwrap();
-    rig.start();
-
-    // The first file finds room for its copy.
-    let first = rotate(&rig, 1, &["1", "2"]);
-    rig.log("0.log", &["3"]);
-    rig.turn();
-    rig.core().sink().window = 0;
-    hold(&mut rig, 2_000);
-    fs::remove_file(first).unwrap();
-    hold(&mut rig, 300);
-    assert_eq!(copies(&rig), 1);
-
-    // The second does not. Its first line is under way to Loki already, the others are not read yet.
-    let second = rotate(&rig, 2, &["4", "5 is long", "6"]);
-    rig.log("0.log", &["7"]);
-    hold(&mut rig, 2_000);
-    disk.fill(400 << 10);
-    fs::remove_file(second).unwrap();
-    hold(&mut rig, 3_000);
-    let output_then = output(&mut rig);
-    assert_eq!(output_then.lost["no_space"], (3, "456 is long".len() as u64));
-    assert!(warnings(&mut rig).contains(&"SpillStopped".to_owned()));
-    assert_eq!(copies(&rig), 1, "what has a copy is not given up");
-
-    // Room again: what comes then is copied again, and what was kept is sent.
-    disk.empty();
-    let third = rotate(&rig, 3, &["8"]);
-    rig.log("0.log", &["9"]);
-    hold(&mut rig, 11_000);
-    fs::remove_file(third).unwrap();
-    hold(&mut rig, 2_000);
-    assert_eq!(copies(&rig), 2);
-    assert!(!warnings(&mut rig).contains(&"SpillStopped".to_owned()));
-    die(&mut rig);
-    rig.start();
-    rig.run(3_000);
-    assert_eq!(rig.lines(), ["1", "2", "7", "8", "9"]);
-    let output_now = output(&mut rig);
-    assert_eq!(output_now.lost, output_then.lost);
-    // The line that was under way has no file, and the process that had it died: not counted, but told. The next
-    // process finds that what followed the copy is gone, whether or not it was counted.
-    let told: Vec<_> = output_now.gaps.iter().map(|gap| gap.cause).collect();
-    assert_eq!(told, [GapCause::FilesDeleted, GapCause::NoSpace]);
-    die(&mut rig);
-    drop(disk);
-}
-
-#[test]
-fn a_full_disk_stops_no_line_is_said_and_heals() {
-    let mut rig = Rig::new();
-    die(&mut rig);
-    let disk = Mounted::new(&rig.dir.path().join("state"), 1 << 20);
-    rig.start();
-    rig.log("0.log", &["1"]);
-    rig.run(1_500);
-    disk.fill(0);
-    for n in 2..200 {
-        rig.log("0.log", &[&n.to_string()]);
-        rig.run(300);
-        // A journal's own block has room for some records more.
-        if n > 30 && warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()) {
-            break;
-        }
-    }
-    assert!(warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()));
-    let sent = rig.lines().len();
-    rig.log("0.log", &["more"]);
-    rig.run(1_500);
-    assert_eq!(rig.lines().len(), sent + 1, "delivery goes on");
-    disk.empty();
-    rig.log("0.log", &["last"]);
-    rig.run(3_000);
-    assert_eq!(warnings(&mut rig), [""; 0]);
-    let sent = rig.lines().len();
-    die(&mut rig);
-    rig.start();
-    rig.run(2_000);
-    assert_eq!(rig.lines().len(), sent, "positions are on disk again");
-    die(&mut rig);
-    drop(disk);
-}
-
-#[test]
-fn a_read_only_disk_at_the_start_stops_no_line_is_said_and_heals() {
-    let mut rig = Rig::new();
-    rig.log("0.log", &["1"]);
-    rig.run(1_500);
-    die(&mut rig);
-    let state = rig.dir.path().join("state");
-    let journal = fs::read(state.join("journal")).unwrap();
-    let disk = Mounted::new(&state, 1 << 20);
-    fs::write(state.join("journal"), journal).unwrap();
-    disk.remount("ro");
-    rig.start();
-    rig.log("0.log", &["2"]);
-    rig.run(1_500);
-    assert_eq!(rig.lines(), ["1", "2"], "positions are read");
-    assert!(warnings(&mut rig).contains(&"CheckpointNotWritable".to_owned()));
-    disk.remount("rw");
-    rig.log("0.log", &["3"]);
-    rig.run(2_500);
-    assert_eq!(warnings(&mut rig), [""; 0]);
-    die(&mut rig);
-    rig.start();
-    rig.run(1_500);
-    assert_eq!(rig.lines(), ["1", "2", "3"]);
-    die(&mut rig);
-    drop(disk);
 }
 
 #[test]
