@@ -4,6 +4,8 @@
 
 mod api_double;
 mod files_rig;
+#[path = "support/mounted.rs"]
+mod mounted;
 
 mod follow_api {
     mod gaps;
