@@ -338,7 +338,9 @@ impl Reading {
         let appended = append(&self.spool, self.request.instance, &self.fresh, self.newest);
         self.fresh.clear();
         let lines = std::mem::take(&mut self.unwritten);
-        self.request.signs.lines.fetch_add(lines, Ordering::Relaxed);
+        if appended.is_ok() {
+            self.request.signs.lines.fetch_add(lines, Ordering::Relaxed);
+        }
         appended.map_err(End::Spool)
     }
 }

@@ -172,9 +172,12 @@ impl Spool {
             return Ok(());
         };
         let path = self.folder.join(file.name.to_string());
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => OpenOptions::new().append(true).open(&path)?,
+        let mut open = if let Some(open) = self.open.take() {
+            open
+        } else {
+            // A write that failed may have left a part of a record, which could not be cut off then.
+            mend(&path)?;
+            OpenOptions::new().append(true).open(&path)?
         };
         let written = open.write_all(records);
         let (len, last) = match &written {

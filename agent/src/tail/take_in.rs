@@ -240,6 +240,7 @@ impl Chain {
         if self.generations.iter().any(is_younger) {
             return Err(TOO_LATE);
         }
+        self.lose_name(name);
         let mut generation = Generation::new(0, name.clone(), &facts);
         generation.refresh(&head);
         generation.copy = twin.is_some();
@@ -369,11 +370,19 @@ impl Chain {
         let Some(found) = self.generations.get(at).map(|known| (known.device, known.inode)) else {
             return;
         };
+        self.lose_name(name);
         for generation in &mut self.generations {
             if generation.has_inode(found.0, found.1) {
                 generation.was_tip |= name.rotated.is_none();
                 generation.call(name);
-            } else if generation.name.as_ref() == Some(name) {
+            }
+        }
+    }
+
+    /// A name stands for another file now.
+    fn lose_name(&mut self, name: &LogName) {
+        for generation in &mut self.generations {
+            if generation.name.as_ref() == Some(name) {
                 generation.name = None;
             }
         }

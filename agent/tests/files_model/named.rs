@@ -1467,3 +1467,24 @@ fn a_file_that_is_cut_behind_its_copy_is_read_anew() {
         );
     }
 }
+
+#[test]
+fn an_empty_tip_behind_an_empty_copy_is_filled_copied_cut_and_rotated_at_once() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Turn(1),
+            ack(1),
+            Op::Rotate(0),
+            Op::CopyTruncate,
+            Op::Compress,
+            Op::Turn(1),
+            Op::Lines(true, 1),
+            Op::CopyTruncate,
+            Op::Lines(true, 1),
+            Op::Rotate(0),
+        ],
+    );
+}
