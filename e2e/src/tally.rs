@@ -34,7 +34,8 @@ pub struct Tally {
     pub apart: usize,
     /// Numbers that it never wrote.
     pub strange: Vec<u64>,
-    /// Lines that stand behind later ones of their stream.
+    /// Lines that stand behind later ones of their stream. Loki returns a stream by its timestamps, in whatever order it
+    /// came: whether that was in order is judged where it arrives, at the agent's doubles.
     pub disorder: Vec<String>,
     /// The same where they have other timestamps, since the node's clock went back a little.
     pub stepped: Vec<String>,
