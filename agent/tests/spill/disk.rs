@@ -8,6 +8,8 @@ use crate::mounted::Mounted;
 use sluice_engine::key::Key;
 use sluice_engine::report::GapCause;
 
+const TENANTS: [&str; 2] = ["t", "u"];
+
 fn warnings(rig: &mut Rig) -> Vec<String> {
     let warnings = rig.core().figures().warnings;
     warnings.into_iter().map(|warning| warning.reason).collect()
@@ -138,18 +140,19 @@ fn a_read_only_disk_at_the_start_stops_no_line_is_said_and_heals() {
     drop(disk);
 }
 
+fn two_outputs_on_a_disk() -> (Rig, Mounted) {
+    let tenants = TENANTS.map(|name| tenant(name, 4096));
+    let mut rig = Rig::with(in_force(vec![pipeline("p", &TENANTS)], tenants.to_vec()));
+    let disk = both_folders_on_a_disk(&mut rig);
+    (rig, disk)
+}
+
 /// A younger file is given up while two outputs stand in an older one, which has its copy.
 #[test]
 fn what_is_older_than_a_given_up_file_is_sent_all_the_same() {
     // From the first line on, and in the middle of one.
     for begun in [false, true] {
-        let tenants = ["t", "u"];
-        let config = in_force(
-            vec![pipeline("p", &tenants)],
-            tenants.map(|name| tenant(name, 4096)).to_vec(),
-        );
-        let mut rig = Rig::with(config);
-        let disk = both_folders_on_a_disk(&mut rig);
+        let (mut rig, disk) = two_outputs_on_a_disk();
         rig.write("0.log", cri("stdout", "P", "1 in "));
         if begun {
             rig.turn();
@@ -169,7 +172,7 @@ fn what_is_older_than_a_given_up_file_is_sent_all_the_same() {
         fs::remove_file(second).unwrap();
         // The file may still be written to at first: it cannot be read to its end at once.
         hold(&mut rig, 5_000);
-        for tenant in tenants {
+        for tenant in TENANTS {
             let lost = &output_of(&mut rig, tenant).lost;
             assert_eq!(
                 lost["no_space"],
@@ -185,7 +188,7 @@ fn what_is_older_than_a_given_up_file_is_sent_all_the_same() {
         die(&mut rig);
         rig.start();
         rig.run(3_000);
-        for tenant in tenants {
+        for tenant in TENANTS {
             assert_eq!(rig.lines_of(tenant), ["1 in two pieces", "2", "6"], "{begun}");
             let output = output_of(&mut rig, tenant);
             assert_eq!(output.lost["no_space"].0, 3, "{tenant} {begun}");
@@ -199,13 +202,7 @@ fn what_is_older_than_a_given_up_file_is_sent_all_the_same() {
 /// One output cannot leave it yet for a line of standard error that is open: the other one tries again and again.
 #[test]
 fn a_file_that_not_every_output_can_leave_is_counted_once() {
-    let tenants = ["t", "u"];
-    let config = in_force(
-        vec![pipeline("p", &tenants)],
-        tenants.map(|name| tenant(name, 4096)).to_vec(),
-    );
-    let mut rig = Rig::with(config);
-    let disk = both_folders_on_a_disk(&mut rig);
+    let (mut rig, disk) = two_outputs_on_a_disk();
     rig.core().sink().blocked.push(Key::new("logging", "t"));
     rig.write("0.log", cri("stderr", "P", "half a line"));
     let first = rotate(&rig, 1, &["1"]);
