@@ -490,6 +490,8 @@ fn restore(
         };
         cursor.joiner.resume(mark, resume, now);
     }
+    // Copies that are not needed any more can go, though nothing follows.
+    cursor.journaled = found.ok().map(|_| cursor.watermark());
     match found {
         Ok(_) => Ok(()),
         Err(gone) if gone.cut => Err(GapCause::FileRewritten),

@@ -1488,3 +1488,31 @@ fn an_empty_tip_behind_an_empty_copy_is_filled_copied_cut_and_rotated_at_once() 
         ],
     );
 }
+
+#[test]
+fn a_tip_with_a_copy_that_is_all_acknowledged_is_read_on_when_permission_comes_back() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Late,
+            Op::Rotate(0),
+            Op::Turn(1),
+            Op::Clock,
+            ack(1),
+            Op::RotateInVain(1),
+            Op::Turn(1),
+            Op::Half(false),
+            Op::Piece(true),
+            Op::Late,
+            Op::Lines(true, 1),
+            Op::DeleteOldest,
+            Op::Clock,
+            KILLED,
+            Op::Withdraw,
+            Op::Withdraw,
+            Op::Turn(1),
+            Op::Lines(false, 1),
+        ],
+    );
+}
