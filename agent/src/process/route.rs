@@ -67,15 +67,17 @@ pub fn width(window_seconds: i64) -> u32 {
 pub fn labels(plain: &str, turn: u32, late: Option<i64>) -> String {
     let mut out = plain.strip_suffix('}').unwrap_or(plain).to_owned();
     // Quotes in values are escaped, so none can look like a name.
-    let is_taken =
-        |name: &str| [format!("{{{name}=\""), format!(", {name}=\"")].map(|name| plain.contains(&name));
+    let is_taken = |name: &str| {
+        let labels = [format!("{{{name}=\""), format!(", {name}=\"")];
+        labels.iter().any(|label| plain.contains(label))
+    };
     let mut add = |name: &str, value: &str| {
         if out.len() > 1 {
             out.push_str(", ");
         }
         let mut name = name.to_owned();
         // A label of that name may be the user's own.
-        while is_taken(&name).contains(&true) {
+        while is_taken(&name) {
             name.insert_str(0, "sluice_");
         }
         out.push_str(&name);

@@ -35,11 +35,7 @@ async fn what_was_rotated_away_meanwhile_is_a_gap() {
     assert_eq!(rig.spool("1").len(), 1);
     rig.start();
     let mut core = rig.core();
-    wait(|| {
-        let told = rig.gaps(&mut core);
-        (!told[0].is_empty()).then_some(())
-    })
-    .await;
+    rig.until_told(&mut core).await;
     rig.until("1", 2).await;
     let told = |rig: &Rig, core: &mut Core<FakeSink>| -> Vec<Vec<Around>> {
         let gaps = rig.gaps(core);
@@ -111,11 +107,7 @@ async fn whole_instances_that_nobody_saw_are_a_gap() {
     rig.api.pod("web", |pod| pod.told = 4);
     rig.start();
     let mut core = rig.core();
-    wait(|| {
-        let told = rig.gaps(&mut core);
-        (!told[0].is_empty()).then_some(())
-    })
-    .await;
+    rig.until_told(&mut core).await;
     let found = rig.until("1", 3).await;
     let contents: Vec<&str> = found
         .iter()
@@ -168,11 +160,7 @@ async fn what_a_deleted_pod_takes_with_it_is_a_gap() {
     rig.api.pod("web", |pod| pod.gone = true);
     rig.tell("web");
     let mut core = rig.core();
-    wait(|| {
-        let told = rig.gaps(&mut core);
-        (!told[0].is_empty()).then_some(())
-    })
-    .await;
+    rig.until_told(&mut core).await;
     // Told again after a restart, when nobody knows the pods, it is the same gap; the other one is known to be whole.
     rig.start();
     let gap = (GapCause::ApiLogsGone, Some(at(0, 1)), None);

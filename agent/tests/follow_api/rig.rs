@@ -171,6 +171,11 @@ impl Rig {
             .collect()
     }
 
+    /// Waits until the worker tells the first tenant of a gap.
+    pub(crate) async fn until_told(&self, core: &mut Core<FakeSink>) {
+        wait(|| (!self.gaps(core)[0].is_empty()).then_some(())).await;
+    }
+
     /// Waits until the follower tells of a gap: its cause, and what stands around it.
     pub(crate) async fn vanished(&self) -> Around {
         let gap = wait(|| match self.post.take() {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sluice_e2e::cluster::NODES;
 use sluice_e2e::figures::show;
+use sluice_e2e::loki::Line;
 use sluice_e2e::objects::{Reference, condition, read};
 use sluice_e2e::scene::{Scene, play};
 use sluice_e2e::sluice::{kill_agent, until_ready};
@@ -125,4 +126,13 @@ async fn during_a_run(scene: &Scene, seconds: u64, fault: impl AsyncFnOnce(&Refe
     for pod in &writers {
         assert_complete(&lines, &pod.name, count);
     }
+    let is_written = |line: &&Line| {
+        writers
+            .iter()
+            .any(|pod| line.text.split(' ').next() == Some(&pod.name))
+    };
+    assert_eq!(
+        lines.iter().find(|line| !is_written(line)).map(|line| &line.text),
+        None
+    );
 }
