@@ -171,6 +171,9 @@ impl Chain {
         let left = generation.end.map_or(u64::MAX, |end| end.saturating_sub(offset));
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
         let into = into.get_mut(..len).unwrap_or_default();
+        if into.is_empty() {
+            return Ok(0);
+        }
         let file = self.handle(generation)?;
         if generation.gz {
             if reader.as_ref().is_none_or(|(of, _)| *of != number) {
@@ -385,7 +388,7 @@ impl Chain {
                 self.find_compressed(at, &name);
             }
         }
-        self.keep_needed();
+        self.keep_needed(number);
     }
 
     /// Nobody reads the container: whoever does later begins with a new listing, and with the copies there are.
@@ -399,10 +402,13 @@ impl Chain {
         }
     }
 
-    /// Forgets what has neither a name nor a descriptor nor a copy.
-    pub(super) fn keep_needed(&mut self) {
+    /// Forgets what has neither a name nor a descriptor nor a copy, but for what was left empty: who has not come to
+    /// `wanted` may be there, and misses nothing.
+    pub(super) fn keep_needed(&mut self, wanted: u32) {
         self.generations.retain(|found| {
-            found.file.is_some() || found.name.is_some() || found.replaced || found.spilled.is_some()
+            let is_there = found.file.is_some() || found.name.is_some() || found.spilled.is_some();
+            let is_place = found.number >= wanted && found.end == Some(found.start);
+            is_there || found.replaced || is_place
         });
     }
 

@@ -121,6 +121,15 @@ impl Chain {
         self.get(number).is_some_and(|generation| generation.late)
     }
 
+    /// Whether a generation was begun before one that is read before it: it is what a file got late, or that one has the
+    /// tip's name, and its order was lost with a clock that was set back.
+    pub fn is_older(&self, number: u32, than: u32) -> bool {
+        let (Some(found), Some(than)) = (self.get(number), self.get(than)) else {
+            return false;
+        };
+        found.late || than.is_tip() && than.restart == found.restart
+    }
+
     /// Whether behind a generation there is anything that a file got late.
     pub fn is_late_after(&self, number: u32) -> bool {
         let mut younger = self.generations.iter().filter(|found| found.number > number);

@@ -82,7 +82,7 @@ impl Chain {
         unread.extend(filled.filter(|found| found.start == 0).map(|found| found.number));
         self.number(fresh, &unread);
         self.settle_copied();
-        self.keep_needed();
+        self.keep_needed(wanted);
         complete
     }
 

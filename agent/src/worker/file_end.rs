@@ -44,7 +44,7 @@ pub(super) fn at_end_of_file<S: Sink>(
             return Step::AtEnd;
         }
         // A line that is still written is neither ended for older ones nor joined with them.
-        Next::Move { to, .. } if container.chain.is_late(to.generation) => {
+        Next::Move { to, .. } if container.chain.is_older(to.generation, number) => {
             let begun = !chunk.data.is_empty() || cursor.joiner.all().next().is_some();
             let grows = !container.gone && !container.chain.is_fixed(number);
             if begun && grows {

@@ -15,6 +15,7 @@ mod named;
 mod vanished;
 mod world;
 
+use std::io::{self, Write as _};
 use std::thread;
 
 use proptest::prelude::*;
@@ -70,7 +71,12 @@ fn live(lane: u64) -> Option<String> {
     let histories = (any::<bool>(), proptest::collection::vec(op(), 1..60));
     let mut runner = TestRunner::new(config(lane));
     let lived = runner.run(&histories, |(two, ops)| World::run(two, &ops));
-    lived.err().map(|error| error.to_string())
+    let failed = lived.err().map(|error| error.to_string());
+    if let Some(failed) = &failed {
+        // At once, past the capture of a test's output: the others may go on for an hour.
+        io::stderr().write_all(failed.as_bytes()).unwrap();
+    }
+    failed
 }
 
 #[test]

@@ -1516,3 +1516,95 @@ fn a_tip_with_a_copy_that_is_all_acknowledged_is_read_on_when_permission_comes_b
         ],
     );
 }
+
+#[test]
+fn who_stands_where_a_deleted_file_was_empty_misses_nothing() {
+    // Empty when it was left, for what another file got late, or for what followed.
+    holds(
+        true,
+        &[
+            Op::Block(true),
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::SetBack,
+            Op::Rotate(1),
+            Op::DeleteOldest,
+        ],
+    );
+    holds(
+        true,
+        &[
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Late,
+            ack(1),
+            Op::Rotate(0),
+            Op::Compress,
+            Op::Clock,
+            KILLED,
+            Op::Block(true),
+            Op::DeleteOldest,
+            Op::Clock,
+        ],
+    );
+    holds(
+        true,
+        &[
+            Op::Withdraw,
+            Op::Withdraw,
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Block(true),
+            Op::Lines(false, 1),
+            Op::Turn(1),
+            Op::Late,
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Rotate(0),
+            Op::Late,
+            Op::DeleteOldest,
+            Op::Restart,
+            Op::Turn(1),
+        ],
+    );
+}
+
+#[test]
+fn a_line_that_is_still_written_is_not_ended_for_a_file_that_seems_to_follow_the_tip() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::SetBack,
+            Op::Clock,
+            Op::Down,
+            Op::Rotate(1),
+            Op::Clock,
+            Op::RotateInVain(1),
+            Op::Clock,
+            Op::Lines(false, 1),
+            Op::Late,
+            Op::DeleteOldest,
+            ack(1),
+            Op::Clock,
+            Op::Half(false),
+            KILLED,
+            Op::Clock,
+        ],
+    );
+}
+
+#[test]
+fn a_deleted_file_is_not_copied_before_anything_follows_it() {
+    // Its copy would not know what does, and nobody would be told that it vanished.
+    for vanish in [[Op::Rotate(1), Op::Down], [Op::Down, Op::Rotate(1)]] {
+        let mut ops = vec![Op::Lines(false, 1), Op::Rotate(0), Op::DeleteOldest, Op::Clock];
+        ops.extend(vanish);
+        ops.push(Op::DeleteOldest);
+        holds(false, &ops);
+    }
+}
