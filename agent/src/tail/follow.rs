@@ -74,7 +74,8 @@ impl Chain {
 
     /// Whether what follows after a generation is there already, and may end a line that began in it.
     pub fn goes_on(&self, number: u32) -> bool {
-        self.following(number).is_some_and(|next| !next.late)
+        let next = self.following(number).map(|next| next.number);
+        next.is_some_and(|next| !self.is_older(next, number))
     }
 
     /// What was to follow in a file that is cut or rewritten by now does not: a copy of it may, and its new content
@@ -138,7 +139,7 @@ impl Chain {
 
     /// A generation was left at its end, `read_to`, for a younger one. What is written to it later is read too.
     pub fn leave(&mut self, number: u32, read_to: u64, to: u32) {
-        let late = self.is_late(to);
+        let older = self.is_older(to, number);
         let at = self.index(number);
         // Empty ones in between are passed over, and may get something later as well.
         let between = self
@@ -157,8 +158,8 @@ impl Chain {
             return;
         };
         let end = *old.end.get_or_insert(read_to);
-        // Left for what was late in an older file, the one that the runtime writes to is read on behind that.
-        if late && is_written {
+        // Left for something older, the one that the runtime writes to is read on behind that.
+        if older && is_written {
             self.go_on(at, end, Room::Last);
         }
     }

@@ -69,9 +69,9 @@ pub(super) fn at_end_of_file<S: Sink>(
     let chain = &container.chain;
     let (vanished, replaced) = (chain.has_vanished_after(number), chain.is_replaced(number));
     let over = match next {
-        // Nor can one wait behind what is late: it would be joined with that.
+        // Nor can one wait behind what is older: it would be joined with that.
         Next::Move { to, restarted } => {
-            restarted || chain.is_broken(number, to.generation) || chain.is_late(to.generation)
+            restarted || chain.is_broken(number, to.generation) || chain.is_older(to.generation, number)
         }
         Next::Stay | Next::Settle => true,
     };

@@ -1608,3 +1608,19 @@ fn a_deleted_file_is_not_copied_before_anything_follows_it() {
         holds(false, &ops);
     }
 }
+
+#[test]
+fn what_seems_to_follow_the_tip_waits_no_longer_than_for_the_end_of_its_line() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Block(true),
+            Op::Rotate(0),
+            Op::Rotate(0),
+            Op::SetBack,
+            Op::Piece(true),
+            Op::RotateInVain(1),
+        ],
+    );
+}
