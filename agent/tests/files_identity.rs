@@ -356,6 +356,28 @@ fn a_clock_turned_back_for_winter_does_not_turn_files_around() {
 }
 
 #[test]
+fn a_tip_that_seemed_older_than_a_rotated_file_is_read_on_behind_that() {
+    let at = |time: &str, text: &str| format!("2026-11-20T{time}Z stdout F {text}\n");
+    let mut rig = Rig::new();
+    rig.core = None;
+    rig.write(A, at("17:50:00", "1"));
+    // The clock was set back, and kubelet takes the second renaming back after the folder was listed.
+    let renamed = "0.log.20261120-165001";
+    rig.write(renamed, at("16:50:00", "2"));
+    rig.start();
+    rig.core().sink().room = 0;
+    rig.turn();
+    rename(&rig, renamed, "0.log");
+    rig.run(1_000);
+    rig.core().sink().room = 100;
+    rig.run(3_000);
+    rig.write("0.log", at("16:50:02", "3"));
+    // Before the next listing.
+    rig.run(2_000);
+    assert_eq!(rig.lines(), ["2", "1", "3"]);
+}
+
+#[test]
 fn files_that_were_read_are_not_sent_again_when_the_last_one_is_gone() {
     let mut rig = Rig::new();
     let at = |second: u32, text: &str| format!("2026-11-20T17:50:{second:02}Z stdout F {text}\n");
