@@ -154,12 +154,26 @@ impl Chain {
             }
         }
         let is_written = self.is_written(number);
-        let Some(old) = self.get_mut(number).filter(|old| !old.gz && !old.replaced) else {
-            return;
+        if let Some(old) = self.get_mut(number).filter(|old| !old.gz && !old.replaced) {
+            let end = *old.end.get_or_insert(read_to);
+            // Left for something older, the one that the runtime writes to is read on behind that.
+            if older && is_written {
+                self.go_on(at, end, Room::Last);
+            }
+        }
+        self.read_tip_on();
+    }
+
+    /// The file that the runtime writes to is read on behind all there is, if it was left: passed over while it was empty,
+    /// or before it got its name back. Nobody who is behind it would see that it grows.
+    pub(super) fn read_tip_on(&mut self) {
+        let last = self.generations.iter().map(|found| found.restart).max();
+        let is_left = |found: &Generation| {
+            found.is_tip() && Some(found.restart) == last && found.end.is_some() && !found.copy
         };
-        let end = *old.end.get_or_insert(read_to);
-        // Left for something older, the one that the runtime writes to is read on behind that.
-        if older && is_written {
+        let left = self.generations.iter().rposition(is_left);
+        let end = left.and_then(|at| self.generations.get(at)?.end);
+        if let Some((at, end)) = left.zip(end) {
             self.go_on(at, end, Room::Last);
         }
     }

@@ -81,6 +81,7 @@ impl Chain {
         let filled = self.generations.iter().filter(|found| found.number >= next);
         unread.extend(filled.filter(|found| found.start == 0).map(|found| found.number));
         self.number(fresh, &unread);
+        self.read_tip_on();
         self.settle_copied();
         self.keep_needed(wanted);
         complete

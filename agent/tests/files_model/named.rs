@@ -1624,3 +1624,23 @@ fn what_seems_to_follow_the_tip_waits_no_longer_than_for_the_end_of_its_line() {
         ],
     );
 }
+
+#[test]
+fn an_empty_tip_that_is_passed_over_for_what_an_older_file_got_is_read_on() {
+    holds(
+        false,
+        &[
+            Op::Half(false),
+            Op::SetBack,
+            Op::Rotate(0),
+            Op::Rotate(1),
+            KILLED,
+            ack(1),
+            Op::Late,
+            Op::DeleteOldest,
+            Op::DeleteOldest,
+            Op::Clock,
+            Op::Lines(false, 1),
+        ],
+    );
+}
