@@ -248,8 +248,16 @@ impl Chain {
         let older = self.older_names(at);
         // Of one that was empty nothing was read: what it got is late.
         let is_read = |older: &Generation| older.print.len > 0 && older.end != Some(older.start);
+        // One of which a later part has a copy already would come behind that.
+        let goes_on = |older: &Generation| {
+            let mut parts = self
+                .generations
+                .iter()
+                .filter(|part| part.late && part.spilled.is_some());
+            parts.any(|part| part.has_inode(older.device, older.inode))
+        };
         older
-            .filter(|older| older.spilled.is_none() && is_read(older))
+            .filter(|older| older.spilled.is_none() && is_read(older) && !goes_on(older))
             .collect()
     }
 

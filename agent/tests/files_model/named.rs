@@ -1644,3 +1644,27 @@ fn an_empty_tip_that_is_passed_over_for_what_an_older_file_got_is_read_on() {
         ],
     );
 }
+
+#[test]
+fn a_file_is_not_copied_behind_what_it_got_late() {
+    holds(
+        false,
+        &[
+            Op::Lines(false, 1),
+            Op::Rotate(0),
+            Op::Lines(false, 1),
+            Op::Clock,
+            Op::Late,
+            Op::Lines(false, 1),
+            ack(1),
+            Op::Late,
+            Op::CopyTruncate,
+            Op::DeleteOldest,
+            Op::Lines(false, 1),
+            Op::CopyTruncate,
+            Op::Restart,
+            Op::Clock,
+            KILLED,
+        ],
+    );
+}
