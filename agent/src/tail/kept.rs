@@ -249,7 +249,7 @@ impl Chain {
         // Of one that was empty nothing was read: what it got is late.
         let is_read = |older: &Generation| older.print.len > 0 && older.end != Some(older.start);
         // One of which a later part has a copy already would come behind that.
-        let goes_on = |older: &Generation| {
+        let is_copied_on = |older: &Generation| {
             let mut parts = self
                 .generations
                 .iter()
@@ -257,7 +257,7 @@ impl Chain {
             parts.any(|part| part.has_inode(older.device, older.inode))
         };
         older
-            .filter(|older| older.spilled.is_none() && is_read(older) && !goes_on(older))
+            .filter(|older| older.spilled.is_none() && is_read(older) && !is_copied_on(older))
             .collect()
     }
 
